@@ -1,0 +1,1 @@
+"""locex: AI Local Execution, a federated-learning node that runs next to its data."""

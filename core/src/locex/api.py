@@ -1,0 +1,450 @@
+"""The value types and Protocols that hooks receive and return.
+
+Arrays are NumPy's. "Parameters" are a model's named tensors in the model's own order: float weights and integer
+buffers alike. This module imports no framework, and NumPy only for type checkers, since services import it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from locex.schemas.data_format import DataFormat
+    from locex.schemas.job import TrainConfig, WarmupConfig
+    from locex.schemas.model import ModelMetadata, StoredModel
+    from locex.schemas.record import JobEvent, JobRecord, JobState
+
+Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+Scalar: TypeAlias = "bool | int | float | str | bytes"
+Parameters: TypeAlias = "dict[str, Array]"
+Incoming: TypeAlias = "Mapping[str, Array] | Sequence[Array]"
+"""Parameters as a wire delivers them: by name, or only in order."""
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Examples: ``x`` has shape (n, …), ``y`` has shape (n,) or (n, …)."""
+
+    x: Array
+    y: Array
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.x)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalData:
+    """The node's data after its source or after a pipeline, with its format."""
+
+    train: Dataset
+    test: Dataset
+    format: DataFormat
+
+
+class DataSource(Protocol):
+    """Local data. Created by ``locex_create_data``."""
+
+    def format(self) -> DataFormat:
+        """Return the format of the data without loading all of it; raise `DataUnavailable` where it is missing."""
+
+    def load(self) -> LocalData:
+        """Return training and test data with their format."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a step needs of the machine: GiB of memory and storage, a GPU, importable libraries."""
+
+    memory: float = 0
+    storage: float = 0
+    gpu: bool = False
+    libraries: tuple[str, ...] = ()
+
+
+class Transform(Protocol):
+    """One step of a pipeline, on whole batches and on their format. Created by ``locex_create_transform``."""
+
+    needs: Needs
+
+    def transform_data(self, data: Dataset) -> Dataset:
+        """Return transformed data; the arrays that came in are not changed."""
+
+    def transform_format(self, data_format: DataFormat) -> DataFormat:
+        """Return the format after this step; raise `ValueError` where the step cannot take the format."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteContext:
+    """What a data source may know of the site."""
+
+    data_folder: Path
+    seed: int
+
+
+# --- models and training ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One tensor of a model: sizes without the axis of examples (None: any), and the NumPy name of its type."""
+
+    size: tuple[int | None, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSignature:
+    """What a model takes and gives; a part that the artefact does not tell is None and is not compared."""
+
+    input: TensorSpec | None
+    output: TensorSpec | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelArtefact:
+    """A model's bytes as a file on this machine, with the metadata and the sha256 that belong to them."""
+
+    path: Path
+    metadata: ModelMetadata
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """All that a builder needs for one training.
+
+    ``optimizer(target)`` and ``scheduler(target)`` call the chosen plugins; the builder says what the target is
+    (PyTorch: the model's parameters, and the optimizer). ``warmup_scheduler`` is the scheduler that follows a
+    warm-up. ``architecture(name, fields)`` makes a model by the name of an installed architecture. ``should_stop``
+    is asked between batches; a session that sees True raises `Stopped`.
+    """
+
+    artefact: ModelArtefact
+    data: LocalData
+    loss: str | None
+    metrics: tuple[str, ...]
+    num_classes: int | None
+    config: TrainConfig
+    optimizer: Callable[[Any], Any]
+    scheduler: Callable[[Any], Any] | None
+    warmup: WarmupConfig | None
+    warmup_scheduler: Callable[[Any], Any] | None
+    architecture: Callable[[str, Mapping[str, Any]], Any]
+    threads: int
+    seed: int
+    should_stop: Callable[[], bool] = lambda: False
+
+
+class Stopped(Exception):  # noqa: N818 -- not an error: the job was asked to stop
+    """Raised out of a session or a federation when the job is stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """What training gave: ``examples`` seen per epoch, and loss and metrics on them (``loss``, ``accuracy``, …)."""
+
+    examples: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Loss and metrics on the local test data."""
+
+    loss: float
+    examples: int
+    metrics: dict[str, float]
+
+
+class TrainingSession(Protocol):
+    """A model with its data, alive for the whole training. Knows nothing of federations.
+
+    Created by ``locex_create_builder``, which loads the model, places the data and makes the optimizer once.
+    """
+
+    signature: ModelSignature
+
+    def get_parameters(self) -> Parameters:
+        """Return copies of the model's tensors by name, in the model's order."""
+
+    def set_parameters(self, parameters: Parameters) -> None:
+        """Set every tensor, cast to its own dtype; names and shapes have been checked."""
+
+    def fit(self, config: TrainConfig, *, server_round: int, proximal_mu: float = 0.0) -> FitResult:
+        """Train as ``config`` says, from the parameters that are set; ``proximal_mu`` is FedProx's term."""
+
+    def evaluate(self, config: TrainConfig) -> Evaluation:
+        """Evaluate on the test data."""
+
+    def save_state(self, folder: Path) -> None:
+        """Write the state of optimizer, scheduler and warm-up (safetensors, JSON), not the parameters."""
+
+    def load_state(self, folder: Path) -> None:
+        """Take up what `save_state` wrote."""
+
+    def export(self, folder: Path, formats: Sequence[str]) -> list[Path]:
+        """Write the model as an artefact that this builder loads again, and in the further formats asked for.
+
+        The first path is the artefact. Raise `InvalidConfiguration` for a format that the builder does not have.
+        """
+
+
+# --- privacy ----------------------------------------------------------------------------------------------------------
+
+
+class Stage(IntEnum):
+    """When a mechanism acts on what is sent; mechanisms are applied in this order, not in the order of JSON keys."""
+
+    TRAIN = 10
+    NOISE = 20
+    COMPRESS = 30
+    ENCRYPT = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What is about to be sent after a fit.
+
+    ``parameters`` are the new weights, or what a mechanism made of them; ``reference`` are the global weights that
+    training began with (after `PrivacyMechanism.incoming`). ``examples`` is the weight in averages.
+    """
+
+    parameters: Parameters
+    reference: Parameters
+    examples: int
+    metrics: dict[str, Scalar]
+
+
+class Ledger(Protocol):
+    """The privacy ledger of one data set and one unit of privacy; it outlives jobs, restarts and crashes.
+
+    ``append`` is atomic across all jobs: it succeeds only if the ledger still has the version that was read.
+    """
+
+    def read(self) -> tuple[int, list[dict[str, Any]]]:
+        """Return the version and every mechanism event charged so far."""
+
+    def append(self, version: int, event: dict[str, Any]) -> bool:
+        """Charge an event if the version is still current; False: read again. Charged before the data is touched."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacyContext:
+    """What a mechanism may know: the operator's name of the data set, and ledgers by unit ("example", "client")."""
+
+    dataset: str
+    ledger: Callable[[str], Ledger]
+    epsilon_spent: Callable[[str, float], None]
+    """Report the ε spent so far of a unit; it goes into the job's record."""
+
+
+class PrivacyMechanism(Protocol):
+    """Protects what leaves the node. Created by ``locex_create_privacy``."""
+
+    stage: Stage
+    withholds_metrics: bool
+    """Whether losses, metrics and counts must not leave beside the weights."""
+
+    def requires(self, federation: str) -> None:
+        """Raise `PrivacyRefused` if this federation's wire cannot carry the mechanism."""
+
+    def prepare(self, session: TrainingSession) -> None:
+        """Change the session before its first round, if need be."""
+
+    def before_fit(self, config: Mapping[str, Scalar]) -> None:
+        """Reserve the privacy budget of the coming round; raise `PrivacyRefused` where it would be passed."""
+
+    def incoming(self, parameters: Incoming, config: Mapping[str, Scalar]) -> Incoming:
+        """Undo on what arrived what the collector's half did, e.g. decrypt."""
+
+    def outgoing(self, update: Update, config: Mapping[str, Scalar]) -> Update:
+        """Return the update as it may leave."""
+
+    def state(self) -> dict[str, Any]:
+        """Return JSON that `restore` takes after a restart."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state` returned."""
+
+
+# --- federation -------------------------------------------------------------------------------------------------------
+
+
+class Participant(Protocol):
+    """The node as a federation sees it; the worker implements it. Not thread-safe: one call at a time."""
+
+    @property
+    def rounds(self) -> int | None:
+        """The most rounds this node takes part in, where known."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every expected round is over for this node."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the job was asked to stop."""
+
+    def waiting(self, reason: str) -> None:
+        """Tell that the node waits for the federation (connecting, connected, retrying in … s)."""
+
+    def parameters(self) -> Parameters:
+        """Return the parameters as they are, as far as mechanisms allow."""
+
+    def fit(self, parameters: Incoming, config: Mapping[str, Scalar]) -> Update:
+        """Train one round; every call either returns what may be sent or raises."""
+
+    def evaluate(self, parameters: Incoming, config: Mapping[str, Scalar]) -> Evaluation:
+        """Evaluate global parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class FederationContext:
+    """Where and how to connect. ``folder`` is the run's own, for keys that must survive a restart."""
+
+    server_address: str
+    folder: Path
+    root_certificates: Path | None = None
+    insecure: bool = True
+    patience: float = 600.0
+    """Seconds without progress after which a server that cannot be reached is given up."""
+
+
+class Federation(Protocol):
+    """A connection to a federation. Created by ``locex_create_federation``."""
+
+    def run(self, participant: Participant) -> None:
+        """Drive the participant until the server ends the training or the participant is complete.
+
+        Reconnects with backoff. Raises `FederationLost` when patience ends, `Stopped` when the job is stopped.
+        """
+
+
+# --- the collector's half ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One node's update as it arrived: parameters in order, the number of examples it names, its metrics."""
+
+    parameters: list[Array]
+    examples: int
+    metrics: dict[str, Scalar]
+
+
+class Aggregation(Protocol):
+    """Turns contributions into the next global parameters. Created by ``locex_create_aggregation``."""
+
+    def configure(self, server_round: int) -> dict[str, Scalar]:
+        """Return what nodes must be told with the fit instruction of this round."""
+
+    def aggregate(self, server_round: int, current: list[Array], contributions: Sequence[Contribution]) -> list[Array]:
+        """Return the new global parameters; ``contributions`` is not empty, shapes and finiteness are checked."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what a restarted collector needs beside the parameters; arrays as NumPy arrays, the rest JSON."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state` returned."""
+
+
+# --- store ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Stored bytes: the sha256 that names them, and their number."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of the records, newest first, and how many there are in all."""
+
+    records: list[JobRecord]
+    total: int
+
+
+@dataclass(slots=True)
+class StoreContext:
+    """Where a store may keep things, and its URL."""
+
+    folder: Path
+    url: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class Store(Protocol):
+    """Jobs, events, models, blobs, ledgers. Created by ``locex_create_store``; `locex.testing` holds its contract.
+
+    Every method is safe under concurrent calls, raises `StoreUnavailable` when the store cannot be used, and has made
+    what it wrote durable when it returns.
+    """
+
+    async def open(self) -> None:
+        """Open or create the store."""
+
+    async def close(self) -> None:
+        """Release everything."""
+
+    async def put_job(self, record: JobRecord) -> None:
+        """Insert or replace the record of ``record.run_id``."""
+
+    async def get_job(self, run_id: str) -> JobRecord | None:
+        """Return a run's record."""
+
+    async def latest_job(self, training_id: str) -> JobRecord | None:
+        """Return the newest run's record of a training."""
+
+    async def list_jobs(
+        self, *, states: Sequence[JobState] = (), training_id: str | None = None, offset: int = 0, limit: int = 100
+    ) -> Page:
+        """Return runs, newest first."""
+
+    async def claim_job(self, run_id: str, expected: JobState, claimed: JobRecord) -> bool:
+        """Replace the record if its state is still ``expected``, in one atomic statement; tell whether it was."""
+
+    async def append_event(self, run_id: str, kind: str, content: Mapping[str, Any]) -> JobEvent:
+        """Append an event to a run; ids rise by one from 1."""
+
+    async def events(self, run_id: str, *, after: int = 0, limit: int = 1000) -> list[JobEvent]:
+        """Return a run's events after an id, in order."""
+
+    async def put_model(self, model: StoredModel, *, replace: bool = True) -> bool:
+        """Insert or replace a model's metadata; False if it exists and ``replace`` is False."""
+
+    async def get_model(self, name: str, version: str) -> StoredModel | None:
+        """Return a model's metadata."""
+
+    async def list_models(self) -> list[StoredModel]:
+        """Return all models by name and version."""
+
+    async def delete_model(self, name: str, version: str) -> bool:
+        """Delete a model; its bytes go when nothing refers to them. Tell whether it was there."""
+
+    async def write_blob(self, chunks: AsyncIterator[bytes], *, limit: int) -> Blob:
+        """Store bytes under their digest; raise `TooLarge` beyond ``limit`` bytes, leaving nothing behind."""
+
+    async def blob_path(self, digest: str) -> Path | None:
+        """Return a local file with the bytes (fetched, if the store keeps them elsewhere); never write to it."""
+
+    async def sweep(self) -> int:
+        """Delete blobs that nothing refers to, and temporary files; return how many."""
+
+    async def read_ledger(self, dataset: str, unit: str) -> tuple[int, list[dict[str, Any]]]:
+        """Return a privacy ledger's version (0: empty) and its events."""
+
+    async def append_ledger(self, dataset: str, unit: str, version: int, event: Mapping[str, Any]) -> bool:
+        """Append an event if the version is still current; tell whether it was."""

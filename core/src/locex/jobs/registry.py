@@ -1,0 +1,105 @@
+"""The records of jobs: every change is persisted before it is announced."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from locex.api import Store
+from locex.errors import StoreUnavailable, UnknownJob
+from locex.jobs.states import check
+from locex.schemas.record import JobEvent, JobRecord, JobState
+
+log = logging.getLogger(__name__)
+_RETRY = 1.0  # seconds between tries while the store is down
+
+ResultT = TypeVar("ResultT")
+
+
+class Registry:
+    """Reads and changes records; announces changes to whoever follows a run."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._changed: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    async def create(self, record: JobRecord) -> None:
+        """Persist a new run."""
+        await self._store.put_job(record)
+        await self._announce(record.run_id, "state", {"state": record.state.value})
+
+    async def latest(self, training_id: str) -> JobRecord:
+        """Return the newest run of a training; raise `UnknownJob`."""
+        record = await self._store.latest_job(training_id)
+        if record is None:
+            raise UnknownJob(training_id)
+        return record
+
+    async def get(self, run_id: str) -> JobRecord:
+        """Return a run that is known to exist."""
+        record = await self._store.get_job(run_id)
+        assert record is not None
+        return record
+
+    async def enter(self, run_id: str, state: JobState, *, reason: str = "", **changes: Any) -> JobRecord:
+        """Change a run's state, as the table allows, together with other fields of its record."""
+        record = await self.get(run_id)
+        if state is not record.state:
+            check(record.state, state)
+        content = {"state": state.value} | ({"reason": reason} if reason else {})
+        if state.over:
+            changes.setdefault("ended", time.time())
+        return await self._save(record, "state", content, state=state, **changes)
+
+    async def change(self, run_id: str, kind: str, content: Mapping[str, Any], **changes: Any) -> JobRecord:
+        """Change fields of a run's record and announce why."""
+        return await self._save(await self.get(run_id), kind, content, **changes)
+
+    async def claim(self, run_id: str) -> bool:
+        """Take a queued run to configure it; False if another did, or it was stopped meanwhile."""
+        record = await self.get(run_id)
+        claimed = record.model_copy(update={"state": JobState.CONFIGURING, "updated": time.time()})
+        if not await self._store.claim_job(run_id, JobState.QUEUED, claimed):
+            return False
+        await self._announce(run_id, "state", {"state": JobState.CONFIGURING.value})
+        return True
+
+    async def follow(self, run_id: str, *, after: int = 0) -> AsyncIterator[JobEvent]:
+        """Yield a run's events after an id, as they happen, until the run is over."""
+        while True:
+            changed = self._changed[run_id]
+            events = await self._store.events(run_id, after=after)
+            for event in events:
+                after = event.id
+                yield event
+            if events:
+                continue
+            if (await self.get(run_id)).state.over:
+                return
+            await changed.wait()
+
+    async def _save(self, record: JobRecord, kind: str, content: Mapping[str, Any], **changes: Any) -> JobRecord:
+        changed = record.model_copy(update={**changes, "updated": time.time()})
+        await persist(lambda: self._store.put_job(changed))
+        await self._announce(record.run_id, kind, content)
+        return changed
+
+    async def _announce(self, run_id: str, kind: str, content: Mapping[str, Any]) -> None:
+        await persist(lambda: self._store.append_event(run_id, kind, content))
+        event = self._changed.pop(run_id, None)
+        if event is not None:
+            event.set()
+
+
+async def persist(write: Callable[[], Awaitable[ResultT]]) -> ResultT:
+    """Write, and while the store is down try again: a running job's state is written when it is back."""
+    while True:
+        with contextlib.suppress(StoreUnavailable):
+            return await write()
+        log.warning("the store is unavailable; trying again in %g s", _RETRY)
+        await asyncio.sleep(_RETRY)

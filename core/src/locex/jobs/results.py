@@ -1,0 +1,66 @@
+"""What remains of a training: the model and its further files, in the store, with their lineage."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from locex.api import Blob, Store
+from locex.schemas.job import JobConfiguration
+from locex.schemas.model import StoredModel
+from locex.schemas.record import JobRecord
+
+_CHUNK = 2**20
+
+
+async def keep_model(store: Store, record: JobRecord, files: list[Path]) -> dict[str, Any]:
+    """Store a run's files and the model's metadata; return what the job's record says of them."""
+    job = JobConfiguration.model_validate(record.configuration)
+    version = job.export.model_version or f"{job.model_version}-{record.run_id}"
+    blobs = {path.name: await _keep(store, path) for path in files}
+    first = blobs[files[0].name]
+    last = record.history[-1] if record.history else None
+    lineage: dict[str, Any] = {
+        "training_id": record.training_id,
+        "run_id": record.run_id,
+        "parent": {"model_name": job.model_name, "model_version": job.model_version},
+        "round": record.round,
+        "metrics": last.evaluation if last else {},
+        "epsilon": last.epsilon if last else {},
+        "plugins": record.plugins,
+        "files": {name: blob.digest for name, blob in blobs.items()},
+    }
+    now = time.time()
+    model = StoredModel.model_validate(
+        {
+            "model_name": job.model_name,
+            "model_version": version,
+            "meta": {"library": record.library, "description": f"trained in {record.training_id}"},
+            "digest": first.digest,
+            "size": first.size,
+            "created": now,
+            "updated": now,
+            "lineage": lineage,
+        }
+    )
+    await store.put_model(model)
+    return {
+        "model_name": job.model_name,
+        "model_version": version,
+        "digest": first.digest,
+        "files": lineage["files"],
+    }
+
+
+async def _keep(store: Store, path: Path) -> Blob:
+    size = (await asyncio.to_thread(path.stat)).st_size
+    return await store.write_blob(_chunks(path), limit=size)
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := await asyncio.to_thread(file.read, _CHUNK):
+            yield chunk

@@ -1,0 +1,280 @@
+"""One run: a worker is driven from its configuration to the end, and replaced when it dies between rounds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from locex.api import Store
+from locex.errors import LocexError
+from locex.jobs import messages as m
+from locex.jobs.registry import Registry, persist
+from locex.jobs.repository import Models
+from locex.jobs.results import keep_model
+from locex.jobs.workers import Worker
+from locex.schemas.job import JobConfiguration
+from locex.schemas.model import ModelMetadata
+from locex.schemas.record import Failure, FailureKind, JobRecord, JobState, RoundRecord
+from locex.settings import NodeSettings
+
+log = logging.getLogger(__name__)
+_WATCH = 1.0  # seconds between looks at a worker's memory
+_ROUNDS = {JobState.WAITING, JobState.TRAINING, JobState.EVALUATING}
+
+
+class Run:
+    """Drives one run, with the worker that configured it at its submission, or those that ``start_worker`` gives."""
+
+    def __init__(
+        self,
+        run_id: str,
+        worker: Worker | None,
+        *,
+        settings: NodeSettings,
+        store: Store,
+        registry: Registry,
+        models: Models,
+        start_worker: Callable[[JobRecord], Awaitable[Worker]],
+    ) -> None:
+        self.run_id = run_id
+        self._settings = settings
+        self._store = store
+        self._registry = registry
+        self._models = models
+        self._start_worker = start_worker
+        self._worker = worker
+        self._stopping = asyncio.Event()
+        self._killed_for: FailureKind | None = None
+
+    async def go(self) -> None:
+        """Run to the end; a claim that fails (the run was stopped meanwhile) ends it at once."""
+        while await self._registry.claim(self.run_id):
+            try:
+                await self._once()
+            except LocexError as error:
+                await self._fail(FailureKind.RAISED, error)
+            finally:
+                await self._end_worker()
+                await self._clear()
+            if not await self._goes_on():
+                return
+
+    async def stop(self) -> None:
+        """Ask the worker to leave the federation; it is killed if it does not within the grace."""
+        self._stopping.set()
+        worker = self._worker
+        if worker is None:
+            return
+        await worker.send(m.Stop())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.stop_grace):
+                await worker.child.exited()
+        worker.child.kill()
+
+    async def abandon(self) -> None:
+        """Kill the worker because the service ends; the run is interrupted."""
+        await self._end_worker()
+
+    @property
+    def folder(self) -> Path:
+        """The run's own folder."""
+        return self._settings.state_folder / "runs" / self.run_id
+
+    async def _once(self) -> None:
+        record = await self._registry.get(self.run_id)
+        self._worker = worker = self._worker or await self._start_worker(record)
+        await asyncio.to_thread(self.folder.mkdir, mode=0o700, parents=True, exist_ok=True)
+        worker.child.keep_log(self.folder / "worker.log")
+        await self._registry.change(
+            self.run_id,
+            "worker",
+            {"pid": worker.child.pid},
+            worker={"pid": worker.child.pid, "identity": worker.child.identity},
+            started=record.started or time.time(),
+        )
+        if self._stopping.is_set():
+            await self._registry.enter(self.run_id, JobState.STOPPED)
+            return
+        await self._registry.enter(self.run_id, JobState.PREPARING)
+        await self._begin(worker, record)
+        watch = asyncio.create_task(self._watch(worker))
+        try:
+            await self._listen(worker)
+        finally:
+            watch.cancel()
+
+    async def _begin(self, worker: Worker, record: JobRecord) -> None:
+        job = JobConfiguration.model_validate(record.configuration)
+        metadata = await self._models.metadata(job.model_name, job.model_version)
+        stored = await self._models.fetch(metadata)
+        path = await self._store.blob_path(str(stored.digest))
+        await worker.send(
+            m.Begin(
+                run_id=self.run_id,
+                folder=str(self.folder),
+                artefact=str(path),
+                digest=str(stored.digest),
+                metadata=ModelMetadata.model_validate(stored.model_dump()),
+                resume=record.resumes > 0,
+            )
+        )
+
+    async def _listen(self, worker: Worker) -> None:
+        """Handle the worker's messages until it ends."""
+        last: m.FromWorker | None = None
+        while True:
+            try:
+                async with asyncio.timeout(self._settings.heartbeat_timeout):
+                    message = await worker.receive_any()
+            except TimeoutError:
+                self._killed_for = FailureKind.TIMED_OUT
+                worker.child.kill()
+                message = None
+            if message is None:
+                break
+            if not isinstance(message, m.Heartbeat):
+                last = message
+                await self._handle(worker, message)
+            if isinstance(message, m.Finished | m.Failed | m.Left):
+                return
+        await self._died(worker, last)
+
+    async def _handle(self, worker: Worker, message: m.FromWorker) -> None:
+        match message:
+            case m.StateChanged():
+                await self._registry.enter(self.run_id, message.state, reason=message.reason)
+            case m.RoundFinished():
+                await self._round(message)
+            case m.Warned():
+                await self._warn(message.text)
+            case m.LedgerRead() | m.LedgerAppend():
+                await worker.send(await self._ledger(message))
+            case m.Finished():
+                await self._finish(message)
+            case m.Failed():
+                await self._fail(message.failure, LocexError.from_json(message.error))
+            case m.Left():
+                await self._registry.enter(self.run_id, JobState.STOPPED)
+            case _:
+                log.warning("the worker of run %s sent an unexpected %s", self.run_id, message.kind)
+
+    async def _round(self, message: m.RoundFinished) -> None:
+        record = await self._registry.get(self.run_id)
+        history = [known for known in record.history if known.round != message.record.round]
+        history = sorted([*history, message.record], key=lambda one: one.round)
+        await self._registry.change(
+            self.run_id,
+            "round",
+            message.record.model_dump(mode="json", exclude_none=True) | {"rounds": message.rounds},
+            history=history,
+            round=_completed(history),
+            rounds=message.rounds,
+        )
+
+    async def _warn(self, text: str) -> None:
+        record = await self._registry.get(self.run_id)
+        await self._registry.change(self.run_id, "warning", {"text": text}, warnings=[*record.warnings, text])
+
+    async def _ledger(self, message: m.LedgerRead | m.LedgerAppend) -> m.LedgerAnswer:
+        try:
+            if isinstance(message, m.LedgerRead):
+                version, events = await self._store.read_ledger(message.dataset, message.unit)
+                return m.LedgerAnswer(version=version, events=events)
+            granted = await self._store.append_ledger(message.dataset, message.unit, message.version, message.event)
+            return m.LedgerAnswer(granted=granted)
+        except LocexError as error:
+            return m.LedgerAnswer(error=error.to_json())
+
+    async def _finish(self, message: m.Finished) -> None:
+        record = await self._registry.get(self.run_id)
+        model = await persist(lambda: keep_model(self._store, record, [Path(path) for path in message.files]))
+        if message.ended_early:
+            await self._warn(f"the server ended the training after round {record.round} of {record.rounds}")
+        await self._registry.enter(self.run_id, JobState.FINISHED, model=model)
+
+    async def _fail(self, kind: FailureKind, error: LocexError, **details: Any) -> None:
+        failure = Failure(kind=kind, code=error.error_code, message=error.message, remedy=error.remedy, **details)
+        if not details and self._worker is not None:
+            failure.log = self._worker.child.log
+        await self._registry.enter(self.run_id, JobState.FAILED, reason=error.message, failure=failure)
+
+    async def _died(self, worker: Worker, last: m.FromWorker | None) -> None:
+        """Decide what the end of a worker means that did not say how it ended."""
+        code = await worker.child.wait()
+        record = await self._registry.get(self.run_id)
+        if self._stopping.is_set():
+            await self._registry.enter(self.run_id, JobState.STOPPED, reason="the worker was killed")
+            return
+        kind = self._killed_for or FailureKind.CRASHED
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        survivable = kind is FailureKind.CRASHED and record.state in _ROUNDS
+        if survivable and record.resumes < self._settings.max_resumes:
+            await self._registry.enter(self.run_id, JobState.INTERRUPTED, reason=f"the worker ended with {how}")
+            return
+        where = f" after {last.kind}" if last is not None else ""
+        error = LocexError(
+            f"the worker {kind.value} ({how}) in {record.state.value}{where}", code=kind.value, remedy=_REMEDIES[kind]
+        )
+        await self._fail(kind, error, exit_code=code, log=worker.child.log)
+
+    async def _goes_on(self) -> bool:
+        """After an interruption that the service survived, queue the run again."""
+        record = await self._registry.get(self.run_id)
+        if record.state is not JobState.INTERRUPTED or self._stopping.is_set():
+            return False
+        await self._registry.enter(self.run_id, JobState.QUEUED, resumes=record.resumes + 1)
+        return True
+
+    async def _watch(self, worker: Worker) -> None:
+        """Kill the worker when its group takes more memory than it may."""
+        record = await self._registry.get(self.run_id)
+        asked = record.configuration.get("resources", {}).get("memory_mb")
+        limits = [limit for limit in (asked, self._settings.worker_memory_mb) if limit]
+        while limits:
+            await asyncio.sleep(_WATCH)
+            if await asyncio.to_thread(_memory_mb, worker.child.pid) > min(limits):
+                self._killed_for = FailureKind.OUT_OF_MEMORY
+                worker.child.kill()
+                return
+
+    async def _end_worker(self) -> None:
+        if self._worker is not None:
+            await self._worker.end()  # cancelled in the midst of it, `abandon` ends it
+            self._worker = None
+
+    async def _clear(self) -> None:
+        """Of a run that is over, keep only its log: the model is in the store."""
+        if (await self._registry.get(self.run_id)).state.over:
+            for name in ("checkpoint", "model", "federation"):
+                await asyncio.to_thread(shutil.rmtree, self.folder / name, ignore_errors=True)
+
+
+_REMEDIES = {
+    FailureKind.CRASHED: "read the log above; a plugin or a library ended the process: try `locex plugins check NAME`",
+    FailureKind.TIMED_OUT: "the worker gave no sign of life; raise LOCEX_HEARTBEAT_TIMEOUT if it was only busy",
+    FailureKind.OUT_OF_MEMORY: "raise resources.memory_mb or LOCEX_WORKER_MEMORY_MB, or use smaller batches",
+}
+
+
+def _completed(history: list[RoundRecord]) -> int:
+    return max((known.round for known in history if known.fit_seconds is not None), default=0)
+
+
+def _memory_mb(pid: int) -> float:
+    """Return the resident memory of a process and its descendants, in MiB."""
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for member in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += member.memory_info().rss
+    return total / 2**20

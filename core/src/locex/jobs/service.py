@@ -1,0 +1,271 @@
+"""Jobs as callers see them: submitted, watched, stopped; queued and run; taken up again after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from locex.api import Page, Store
+from locex.errors import ActiveJob, InvalidConfiguration, LocexError, QueueFull
+from locex.jobs.choices import choices_of, find
+from locex.jobs.messages import Configured
+from locex.jobs.registry import Registry
+from locex.jobs.repository import Models
+from locex.jobs.run import Run
+from locex.jobs.servers import check_server
+from locex.jobs.site import fill_in
+from locex.jobs.states import ACTIVE
+from locex.jobs.workers import Spare, Worker
+from locex.plugins.catalog import Catalog
+from locex.plugins.installed import Installed
+from locex.processes.child import reap
+from locex.schemas.job import JobConfiguration, parse_job
+from locex.schemas.model import Name
+from locex.schemas.record import JobEvent, JobRecord, JobState
+from locex.settings import NodeSettings
+
+log = logging.getLogger(__name__)
+_RETRY_AFTER = 30.0  # seconds; a full queue moves when a job ends, which takes minutes rather than seconds
+_PAGE = 1000
+_TRAINING_ID: TypeAdapter[str] = TypeAdapter(Name)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The answer to a job that was taken: its record, the normalised configuration in it, and warnings."""
+
+    record: JobRecord
+    warnings: list[str]
+
+
+class JobService:
+    """The jobs of a node. Call `start` before anything else and `close` at the end."""
+
+    def __init__(self, settings: NodeSettings, store: Store, installed: Installed) -> None:
+        self._settings = settings
+        self._store = store
+        self._installed = installed
+        self._registry = Registry(store)
+        self._models = Models(store, settings.repository_address, max_bytes=settings.max_model_mb * 2**20)
+        self._spare = Spare(settings)
+        self._configuring: set[str] = set()
+        self._waiting: deque[str] = deque()
+        self._runs: dict[str, Run] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take up the jobs that a former service left, and start the spare worker."""
+        await self._recover()
+        self._spare.prepare((await self._installed.catalog()).fingerprint)
+
+    async def close(self) -> None:
+        """Interrupt what runs, so that the next start goes on with it."""
+        self._waiting.clear()
+        runs, tasks = list(self._runs.values()), list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for run in runs:
+            await run.abandon()
+            with contextlib.suppress(LocexError):
+                if not (await self._registry.get(run.run_id)).state.over:
+                    await self._registry.enter(run.run_id, JobState.INTERRUPTED, reason="the service was stopped")
+        await self._spare.close()
+
+    # --- what callers ask ---------------------------------------------------------------------------------------------
+
+    async def submit(self, training_id: str, content: dict[str, Any]) -> Accepted:
+        """Take a job, or raise what is wrong with it; see docs/errors.md for every code."""
+        job, warnings = parse_job(content)
+        job = _with_training_id(job, training_id)
+        job, defaults = fill_in(job, self._settings)
+        await check_server(job.server_address, self._settings.allowed_servers)
+        metadata = await self._models.metadata(job.model_name, job.model_version)
+        library = metadata.meta.library
+        catalog = await self._installed.catalog()
+        for choice in choices_of(job, library):
+            find(catalog, choice, library)
+        with self._admission(training_id):
+            await self._require_inactive(training_id)
+            worker, configured = await self._configured_worker(catalog, job, library)
+            record = _new_record(training_id, configured, library, [*warnings, *defaults, *configured.warnings])
+            try:
+                await self._registry.create(record)
+            except LocexError:
+                await worker.end()
+                raise
+        await self._enqueue(record.run_id, worker)
+        return Accepted(record, record.warnings)
+
+    async def stop(self, training_id: str) -> JobRecord:
+        """Stop a job that is not over; one that is over stays as it is."""
+        record = await self._registry.latest(training_id)
+        if record.state.over:
+            return record
+        run = self._runs.get(record.run_id)
+        if run is None:
+            if record.run_id in self._waiting:
+                self._waiting.remove(record.run_id)
+            return await self._registry.enter(record.run_id, JobState.STOPPED)
+        await run.stop()
+        await asyncio.wait([self._tasks[record.run_id]])
+        return await self._registry.get(record.run_id)
+
+    async def latest(self, training_id: str) -> JobRecord:
+        """Return the newest run of a training; raise `UnknownJob`."""
+        return await self._registry.latest(training_id)
+
+    async def page(
+        self, *, states: tuple[JobState, ...] = (), training_id: str | None = None, offset: int = 0, limit: int = 100
+    ) -> Page:
+        """Return runs, newest first."""
+        return await self._store.list_jobs(states=states, training_id=training_id, offset=offset, limit=limit)
+
+    async def active(self) -> list[JobRecord]:
+        """Return the runs that are not over."""
+        return (await self._store.list_jobs(states=ACTIVE, limit=_PAGE)).records
+
+    def follow(self, run_id: str, *, after: int = 0) -> AsyncIterator[JobEvent]:
+        """Yield a run's events after an id, as they happen, until the run is over."""
+        return self._registry.follow(run_id, after=after)
+
+    # --- admission and queue ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _admission(self, training_id: str) -> Iterator[None]:
+        """Hold a place for a job while it is configured."""
+        if training_id in self._configuring:
+            raise ActiveJob(training_id, JobState.CONFIGURING.value)
+        free = self._settings.max_jobs - len(self._tasks)
+        if len(self._configuring) + len(self._waiting) - max(free, 0) >= self._settings.queue_limit:
+            raise QueueFull(self._settings.queue_limit, _RETRY_AFTER)
+        self._configuring.add(training_id)
+        try:
+            yield
+        finally:
+            self._configuring.discard(training_id)
+
+    async def _require_inactive(self, training_id: str) -> None:
+        known = await self._store.latest_job(training_id)
+        if known is not None and not known.state.over:
+            raise ActiveJob(training_id, known.state.value)
+
+    async def _configured_worker(
+        self, catalog: Catalog, job: JobConfiguration, library: str
+    ) -> tuple[Worker, Configured]:
+        worker = await self._spare.take(catalog.fingerprint)
+        names = ", ".join(f"{choice.kind} {choice.name}" for choice in choices_of(job, library))
+        try:
+            patience = self._settings.plugin_timeout
+            return worker, await worker.configure(job, library, patience=patience, names=names)
+        finally:
+            self._spare.prepare(catalog.fingerprint)
+
+    async def _enqueue(self, run_id: str, worker: Worker | None = None) -> None:
+        if len(self._tasks) < self._settings.max_jobs:
+            self._launch(run_id, worker)
+            return
+        self._waiting.append(run_id)
+        if worker is not None:
+            await worker.end()
+
+    def _launch(self, run_id: str, worker: Worker | None) -> None:
+        run = Run(
+            run_id,
+            worker,
+            settings=self._settings,
+            store=self._store,
+            registry=self._registry,
+            models=self._models,
+            start_worker=self._start_worker,
+        )
+        self._runs[run_id] = run
+        task = asyncio.create_task(run.go(), name=f"run {run_id}")
+        self._tasks[run_id] = task
+        task.add_done_callback(lambda done: self._ended(run_id, done))
+
+    def _ended(self, run_id: str, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("run %s ended with a fault of the service", run_id, exc_info=error)
+        self._runs.pop(run_id, None)
+        self._tasks.pop(run_id, None)
+        while self._waiting and len(self._tasks) < self._settings.max_jobs:
+            self._launch(self._waiting.popleft(), None)
+
+    async def _start_worker(self, record: JobRecord) -> Worker:
+        """Return a worker that configured a job which was taken before."""
+        job = JobConfiguration.model_validate(record.configuration)
+        worker, configured = await self._configured_worker(await self._installed.catalog(), job, record.library)
+        changed = [
+            f"{name} {record.plugins.get(name, 'absent')} then, {configured.plugins.get(name, 'absent')} now"
+            for name in sorted(record.plugins.keys() | configured.plugins.keys())
+            if record.plugins.get(name) != configured.plugins.get(name)
+        ]
+        if changed and record.resumes:
+            await worker.end()
+            raise LocexError(
+                f"the job cannot go on with other plugins than it ran with: {'; '.join(changed)}",
+                code="plugin-changed",
+                remedy="install the versions it ran with, or post the job again",
+            )
+        return worker
+
+    async def _recover(self) -> None:
+        for record in reversed(await self.active()):  # oldest first
+            if record.worker:
+                reap(record.worker["pid"], record.worker["identity"])
+            state = record.state
+            if state not in {JobState.QUEUED, JobState.INTERRUPTED}:
+                await self._registry.enter(record.run_id, JobState.INTERRUPTED, reason="the service ended")
+                state = JobState.INTERRUPTED
+            if not self._settings.resume:
+                continue
+            if state is JobState.INTERRUPTED:
+                await self._registry.enter(record.run_id, JobState.QUEUED, resumes=record.resumes + 1)
+            await self._enqueue(record.run_id)
+
+
+def _with_training_id(job: JobConfiguration, training_id: str) -> JobConfiguration:
+    try:
+        _TRAINING_ID.validate_python(training_id)
+    except ValidationError:
+        fault = {"path": "/training_id", "message": "letters, digits, dot, dash and underscore, at most 128"}
+        raise InvalidConfiguration(
+            f"{training_id[:140]!r} cannot be a training id", remedy="use a plain name or number", errors=[fault]
+        ) from None
+    if job.training_id is not None and job.training_id != training_id:
+        fault = {"path": "/training_id", "message": f"the path says {training_id!r}"}
+        raise InvalidConfiguration(
+            f"the training ids differ: {training_id!r} in the path, {job.training_id!r} in the body",
+            remedy="make them equal or leave out the body's",
+            errors=[fault],
+        )
+    return job.model_copy(update={"training_id": training_id})
+
+
+def _new_record(training_id: str, configured: Configured, library: str, warnings: list[str]) -> JobRecord:
+    now = time.time()
+    return JobRecord(
+        run_id=f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{os.urandom(3).hex()}",
+        training_id=training_id,
+        state=JobState.QUEUED,
+        rounds=configured.job.num_rounds,
+        created=now,
+        updated=now,
+        configuration=configured.job.model_dump(mode="json", by_alias=True, exclude_none=True),
+        library=library,
+        plugins=configured.plugins,
+        warnings=warnings,
+    )

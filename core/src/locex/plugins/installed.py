@@ -1,0 +1,49 @@
+"""The catalogue as a service sees it: read anew at each question, so that a package installed later is found."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from locex.errors import StoreUnavailable
+from locex.plugins.catalog import Catalog, Policy, read_catalog
+
+_FOREIGN_AGE = 5.0  # seconds; asking another interpreter takes a process
+
+
+class Installed:
+    """Reads the catalogue of the interpreter that runs the workers."""
+
+    def __init__(self, policy: Policy, *, interpreter: str | None = None, folders: Sequence[Path] = ()) -> None:
+        """``interpreter``: another Python than the service's own; ``folders``: searched besides its path."""
+        self._policy = policy
+        self._interpreter = interpreter
+        self._folders = list(folders)
+        self._foreign: tuple[float, Catalog] | None = None
+
+    async def catalog(self) -> Catalog:
+        """Return what is installed now."""
+        if self._interpreter is None:
+            importlib.invalidate_caches()
+            return await asyncio.to_thread(read_catalog, self._policy, self._folders)
+        if self._foreign is None or time.monotonic() - self._foreign[0] > _FOREIGN_AGE:
+            self._foreign = time.monotonic(), await self._ask(self._interpreter)
+        return self._foreign[1]
+
+    async def _ask(self, interpreter: str) -> Catalog:
+        argv = [interpreter, "-m", "locex.plugins.catalog", *map(str, self._folders)]
+        output = b""
+        with contextlib.suppress(OSError):
+            process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
+            output, _ = await process.communicate()
+        try:
+            return Catalog.from_json(output.decode(), self._policy)
+        except (ValueError, KeyError):
+            raise StoreUnavailable(
+                f"the interpreter {interpreter} (LOCEX_WORKER_PYTHON) cannot read its catalogue of plugins",
+                remedy="check that it exists and that locex-core is installed there",
+            ) from None

@@ -1,0 +1,1 @@
+"""What crosses locex's borders as JSON, as pydantic models."""

@@ -1,0 +1,120 @@
+"""Settings of a node, from the environment. Names without the prefix LOCEX_ are those of the older services."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from locex.plugins.catalog import Policy
+
+
+def _words(value: Any) -> Any:
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
+Words = Annotated[list[str], NoDecode, BeforeValidator(_words)]
+"""A list that the environment writes with commas."""
+
+
+class PluginSettings(BaseSettings):
+    """Which plugins there are, and which interpreter runs them."""
+
+    model_config = SettingsConfigDict(env_prefix="LOCEX_", env_ignore_empty=True, extra="ignore", populate_by_name=True)
+
+    worker_python: str | None = Field(default=None, description="Interpreter of workers; absent: the service's own.")
+    plugin_folder: Path | None = Field(default=None, description="A folder with further installed distributions.")
+    allowed_distributions: Words = Field(default=[], description="Plugin distributions admitted; empty: all.")
+    denied_distributions: Words = Field(default=[], description="Plugin distributions refused.")
+    plugin_timeout: float = Field(default=10, gt=0, description="Seconds that loading plugins may take.")
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The rule about distributions."""
+        return Policy(frozenset(self.allowed_distributions), frozenset(self.denied_distributions))
+
+    @property
+    def plugin_folders(self) -> list[Path]:
+        """Folders that are searched for distributions besides the interpreter's path."""
+        return [self.plugin_folder] if self.plugin_folder else []
+
+
+class SiteSettings(BaseSettings):
+    """The site's data and the defaults of its jobs; a worker reads these too."""
+
+    model_config = SettingsConfigDict(env_prefix="LOCEX_", env_ignore_empty=True, extra="ignore", populate_by_name=True)
+
+    data_folder: Path = Field(default=Path("/data"), validation_alias="DATA_FOLDER", description="The local data.")
+    preprocessed_folder: Path | None = Field(
+        default=None, validation_alias="PREPROCESSED_FOLDER", description="Cache of prepared data."
+    )
+    configuration_folder: Path | None = Field(
+        default=None, description="Folder of setup.json, format.json, model.json and the pipelines."
+    )
+    data_format_file: str = Field(
+        default="format.json", validation_alias="DATA_FORMAT_FILE", description="File that states the data's format."
+    )
+    data_source: str = Field(default="npy", description="The data source where neither job nor setup.json names one.")
+    dataset: str = Field(default="default", description="The operator's name of the data set, for the privacy ledger.")
+    federation: str = Field(default="flower-grpc", description="The federation where the job names none.")
+    federated_port: int = Field(
+        default=8080, validation_alias="FEDERATED_PORT", description="Port of a Flower server named without one."
+    )
+    optimizer: str = Field(default="sgd", description="The optimizer where the job names none.")
+    root_certificates: Path | None = Field(default=None, description="PEM file of the CA of Flower servers: TLS.")
+    patience: float = Field(default=600, gt=0, description="Seconds without progress before a federation is lost.")
+    max_update_norm: float = Field(default=1e6, gt=0, description="Largest L2 norm of weights that are accepted.")
+
+
+def default_state_folder() -> Path:
+    """Return where state lies unless told otherwise: below the user's data folder."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "locex"
+
+
+class NodeSettings(SiteSettings, PluginSettings):
+    """All settings of the AI Local Execution service."""
+
+    host: str = Field(default="127.0.0.1", validation_alias="HOST", description="Address to listen on.")
+    port: int = Field(default=9050, ge=0, le=65535, validation_alias="PORT", description="Port to listen on.")
+    state_folder: Path = Field(default_factory=default_state_folder, description="The service's own state.")
+    store: str = Field(default="sqlite", description="The store's plugin.")
+    store_url: str = Field(default="", description="Where the store is; empty: in the state folder.")
+    repository_address: str | None = Field(
+        default=None, validation_alias="REPOSITORY_ADDRESS", description="The FL Repository, host:port or URL."
+    )
+    api_token_file: Path | None = Field(default=None, description="Tokens with their scopes, a line each.")
+    insecure: bool = Field(default=False, description="Listen beyond loopback without tokens.")
+    tls_certificate: Path | None = Field(default=None, description="PEM file of the service's certificate.")
+    tls_key: Path | None = Field(default=None, description="PEM file of its key.")
+    tls_client_ca: Path | None = Field(default=None, description="PEM file of the CA of callers: mTLS.")
+    allowed_hosts: Words = Field(default=[], description="Names by which browsers may reach a service without tokens.")
+    allowed_servers: Words = Field(default=[], description="Flower servers, host or host:port; empty: any.")
+    max_jobs: int = Field(
+        default=1,
+        gt=0,
+        validation_alias=AliasChoices("LOCEX_MAX_JOBS", "TOTAL_LOCAL_OPERATIONS"),
+        description="Jobs that run at once.",
+    )
+    queue_limit: int = Field(default=16, ge=0, description="Jobs that may wait.")
+    spare_worker: bool = Field(default=True, description="Keep a worker started ahead of the next job.")
+    resume: bool = Field(default=True, description="Go on with interrupted jobs at start.")
+    max_resumes: int = Field(default=5, ge=0, description="How often a crashed worker is replaced within a job.")
+    worker_memory_mb: int | None = Field(default=None, gt=0, description="Memory of one worker, in MiB.")
+    heartbeat_timeout: float = Field(default=60, gt=0, description="A worker silent for so many seconds is ended.")
+    stop_grace: float = Field(default=10, gt=0, description="Seconds a worker has to stop before it is killed.")
+    max_model_mb: int = Field(default=2048, gt=0, description="Largest model artefact, in MiB.")
+    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+
+
+def worker_environment(settings: NodeSettings) -> dict[str, str | None]:
+    """Return the environment in which a worker reads the same site and plugin settings; None: not set."""
+    environment: dict[str, str | None] = {}
+    for name, field in (SiteSettings.model_fields | PluginSettings.model_fields).items():
+        value = getattr(settings, name)
+        text = ",".join(value) if isinstance(value, list) else None if value is None else str(value)
+        environment[str(field.validation_alias or f"LOCEX_{name.upper()}")] = text or None
+    return environment

@@ -1,0 +1,1 @@
+"""Where jobs, models and bytes are kept: the embedded store."""

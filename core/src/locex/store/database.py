@@ -1,0 +1,120 @@
+"""The SQLite database of a store: one connection that writes, one that reads, and what their faults mean."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+
+from locex.errors import StoreUnavailable
+
+LAYOUT = 1
+
+SCHEMA = """
+CREATE TABLE jobs (
+    run_id TEXT NOT NULL UNIQUE, training_id TEXT NOT NULL, state TEXT NOT NULL, created REAL NOT NULL,
+    record TEXT NOT NULL
+) STRICT;
+CREATE INDEX jobs_by_training ON jobs (training_id, created);
+CREATE INDEX jobs_by_state ON jobs (state, created);
+CREATE INDEX jobs_by_time ON jobs (created);
+CREATE TABLE events (
+    run_id TEXT NOT NULL, id INTEGER NOT NULL, time REAL NOT NULL, kind TEXT NOT NULL, content TEXT NOT NULL,
+    PRIMARY KEY (run_id, id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE models (
+    name TEXT NOT NULL, version TEXT NOT NULL, record TEXT NOT NULL, PRIMARY KEY (name, version)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE ledger (
+    dataset TEXT NOT NULL, unit TEXT NOT NULL, version INTEGER NOT NULL, event TEXT NOT NULL,
+    PRIMARY KEY (dataset, unit, version)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+class Database:
+    """Statements on one file. Each write is one statement and one transaction, durable when it returns.
+
+    The writing connection's thread puts writes in order; readers do not wait for them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: aiosqlite.Connection | None = None
+        self._reader: aiosqlite.Connection | None = None
+
+    async def open(self) -> None:
+        """Open the file, making the tables of a new one; raise `StoreUnavailable` for a newer layout."""
+        try:
+            with self._faults():
+                self._path.touch(mode=0o600)
+                self._writer = await self._connect()
+                await self._prepare()
+                self._reader = await self._connect()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close both connections."""
+        connections = (self._reader, self._writer)
+        self._reader = self._writer = None
+        for connection in connections:
+            if connection is not None:
+                await connection.close()
+
+    async def rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return what a query finds."""
+        with self._faults():
+            return [tuple(row) for row in await _opened(self._reader).execute_fetchall(statement, parameters)]
+
+    async def write(self, statement: str, parameters: Sequence[Any] = ()) -> int:
+        """Run a statement; return how many rows it changed."""
+        with self._faults():
+            async with _opened(self._writer).execute(statement, parameters) as cursor:
+                return cursor.rowcount
+
+    async def write_returning(self, statement: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...]:
+        """Run a statement; return the only row that it returns."""
+        with self._faults():
+            (row,) = await _opened(self._writer).execute_fetchall(statement, parameters)
+            return tuple(row)
+
+    async def _connect(self) -> aiosqlite.Connection:
+        connection = await aiosqlite.connect(self._path, isolation_level=None)
+        await connection.execute("PRAGMA busy_timeout = 5000")
+        await connection.execute("PRAGMA journal_mode = WAL")
+        await connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+    async def _prepare(self) -> None:
+        connection = _opened(self._writer)
+        ((layout,),) = await connection.execute_fetchall("PRAGMA user_version")
+        if layout > LAYOUT:
+            raise StoreUnavailable(
+                f"the database {self._path} has layout {layout}, this locex knows up to {LAYOUT}",
+                remedy="upgrade locex-core to the version that wrote it, or name another state folder",
+            )
+        if layout == 0:
+            await connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {LAYOUT}; COMMIT;")
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnavailable(
+                f"the database {self._path} cannot be used: {error}",
+                remedy="free space on its disk, and check that its folder can be written to",
+                retry_after=10,
+            ) from error
+
+
+def _opened(connection: aiosqlite.Connection | None) -> aiosqlite.Connection:
+    if connection is None:
+        raise StoreUnavailable("the store is not open", remedy="try again when the service has started")
+    return connection

@@ -1,0 +1,1 @@
+"""The small aiohttp toolkit that services are built with."""

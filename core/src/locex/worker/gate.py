@@ -1,0 +1,71 @@
+"""The gate that weights from the federation pass before they touch the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from locex.api import Array, Incoming, Parameters
+from locex.errors import BadParameters
+
+
+def admit(incoming: Incoming, reference: Parameters, *, max_norm: float) -> Parameters:
+    """Return what arrived by the model's names and in the model's types, or raise `BadParameters`.
+
+    Count (or names), shapes, kinds of element, finiteness and the L2 norm over all float tensors are checked.
+    Integer buffers may arrive as floats, since averaging makes them so; a float tensor never arrives as integers.
+    """
+    named = _named(incoming, reference)
+    admitted = {name: _tensor(name, named[name], expected) for name, expected in reference.items()}
+    norm = norm_of(admitted)
+    if norm > max_norm:
+        raise _refused(f"the weights have the norm {norm:.3g}, more than {max_norm:.3g} (LOCEX_MAX_UPDATE_NORM)")
+    return admitted
+
+
+def norm_of(parameters: Parameters) -> float:
+    """Return the L2 norm over all float tensors."""
+    floats = (tensor for tensor in parameters.values() if tensor.dtype.kind == "f")
+    return math.sqrt(sum(float(np.vdot(t.astype(np.float64, copy=False), t.astype(np.float64))) for t in floats))
+
+
+def require_finite(parameters: Parameters, what: str) -> None:
+    """Raise `BadParameters` if any float is not finite."""
+    for name, tensor in parameters.items():
+        if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+            raise _refused(f"{what}: {name} holds NaN or infinity")
+
+
+def _named(incoming: Incoming, reference: Parameters) -> Mapping[str, Array]:
+    if isinstance(incoming, Mapping) and incoming.keys() == reference.keys():
+        return incoming
+    # A stock server may rename tensors (Flower numbers them); their order is then what counts.
+    tensors = list(incoming.values()) if isinstance(incoming, Mapping) else list(incoming)
+    if len(tensors) != len(reference):
+        raise _refused(f"{len(tensors)} tensors arrived, the model has {len(reference)}")
+    return dict(zip(reference, tensors, strict=True))
+
+
+def _tensor(name: str, arrived: Array, expected: Array) -> Array:
+    if arrived.shape != expected.shape:
+        raise _refused(f"{name} has the shape {list(arrived.shape)}, the model's is {list(expected.shape)}")
+    if arrived.dtype.kind not in "fiub" or (expected.dtype.kind == "f" and arrived.dtype.kind != "f"):
+        raise _refused(f"{name} has the type {arrived.dtype}, the model's is {expected.dtype}")
+    if arrived.dtype.kind == "f" and not np.isfinite(arrived).all():
+        raise _refused(f"{name} holds NaN or infinity")
+    if expected.dtype.kind != "f" and arrived.dtype.kind == "f":
+        arrived = np.asarray(np.rint(arrived))
+    with np.errstate(over="ignore"):
+        cast: Array = arrived.astype(expected.dtype)
+    if cast.dtype.kind == "f" and not np.isfinite(cast).all():
+        raise _refused(f"{name} does not fit into {expected.dtype}")
+    return cast
+
+
+def _refused(reason: str) -> BadParameters:
+    return BadParameters(
+        f"weights were refused: {reason}",
+        remedy="check the server's model and strategy; the node keeps its last good weights",
+    )

@@ -1,0 +1,223 @@
+"""This node as a federation sees it: fit and evaluate, with the gate before and the mechanisms behind."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+
+from locex.api import Evaluation, Incoming, Parameters, PrivacyMechanism, Scalar, Stopped, TrainingSession, Update
+from locex.errors import LocexError
+from locex.jobs.messages import RoundFinished, StateChanged, Warned
+from locex.schemas.job import JobConfiguration, TrainConfig
+from locex.schemas.record import JobState, RoundRecord
+from locex.worker.checkpoint import Checkpoint
+from locex.worker.gate import admit, require_finite
+
+_LAST_EVALUATION = 30.0  # seconds to wait, after the last fit, for an evaluation that the server may not want
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the node is. ``latest``: newest round it was asked about; ``evaluated``: newest round evaluated."""
+
+    latest: int = 0
+    fitted: int = 0
+    evaluated: int = 0
+    rounds: int | None = None
+    holds_global: bool = True
+    fitted_at: float = field(default_factory=time.monotonic)
+
+
+class NodeParticipant:
+    """Implements `locex.api.Participant` over one session."""
+
+    def __init__(
+        self,
+        *,
+        job: JobConfiguration,
+        session: TrainingSession,
+        mechanisms: Sequence[PrivacyMechanism],
+        checkpoint: Checkpoint,
+        send: Callable[[BaseModel], None],
+        should_stop: Callable[[], bool],
+        max_norm: float,
+    ) -> None:
+        self._job = job
+        self._session = session
+        self._mechanisms = sorted(mechanisms, key=lambda mechanism: mechanism.stage)
+        self._checkpoint = checkpoint
+        self._send = send
+        self._should_stop = should_stop
+        self._max_norm = max_norm
+        self._progress = Progress(rounds=job.num_rounds)
+        self._record = RoundRecord(round=0)
+        self._epsilon: dict[str, float] = {}
+        self._state = JobState.PREPARING
+        self._global = session.get_parameters()
+
+    # --- what a federation asks ---------------------------------------------------------------------------------------
+
+    @property
+    def rounds(self) -> int | None:
+        """The most rounds this node takes part in, where known."""
+        return self._progress.rounds
+
+    @property
+    def complete(self) -> bool:
+        """Whether every expected round is over; an evaluation after the last fit is awaited for a while."""
+        progress = self._progress
+        if progress.rounds is None or progress.latest < progress.rounds:
+            return False
+        waited = time.monotonic() - progress.fitted_at
+        return progress.evaluated >= progress.rounds or waited > _LAST_EVALUATION
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the job was asked to stop."""
+        return self._should_stop()
+
+    def waiting(self, reason: str) -> None:
+        """Tell the service that the node waits for the federation."""
+        self._enter(JobState.WAITING, reason)
+
+    def parameters(self) -> Parameters:
+        """Return the last global parameters: never what local training made of them."""
+        return self._global
+
+    def fit(self, parameters: Incoming, config: Mapping[str, Scalar]) -> Update:
+        """Train one round and return what may be sent."""
+        server_round = self._begin(JobState.TRAINING, config, self._progress.fitted + 1)
+        try:
+            admitted = self._admit(parameters, config)
+            for mechanism in self._mechanisms:
+                mechanism.before_fit(config)
+            started = time.monotonic()
+            update = self._train(admitted, config, server_round)
+            self._record.fit_seconds = time.monotonic() - started
+            self._progress.fitted, self._progress.fitted_at = server_round, time.monotonic()
+            self._finish_round()
+        except LocexError as error:
+            self._send(Warned(text=f"round {server_round} was refused: {error}"))
+            raise
+        finally:
+            self._enter(JobState.WAITING, "")
+        return update
+
+    def evaluate(self, parameters: Incoming, config: Mapping[str, Scalar]) -> Evaluation:
+        """Evaluate global parameters; under mechanisms that withhold them, loss and metrics stay here."""
+        server_round = self._begin(JobState.EVALUATING, config, self._progress.fitted)
+        try:
+            admitted = self._admit(parameters, config)
+            started = time.monotonic()
+            self._session.set_parameters(admitted)
+            result = self._session.evaluate(self._train_config(config))
+            self._record.evaluate_seconds = time.monotonic() - started
+            self._record.evaluation = {"loss": result.loss, **result.metrics}
+            self._global, self._progress.holds_global = admitted, True
+            self._progress.evaluated = server_round
+            self._finish_round()
+        except LocexError as error:
+            self._send(Warned(text=f"evaluation of round {server_round} was refused: {error}"))
+            raise
+        finally:
+            self._enter(JobState.WAITING, "")
+        if any(mechanism.withholds_metrics for mechanism in self._mechanisms):
+            return Evaluation(loss=math.nan, examples=1, metrics={})
+        return result
+
+    # --- what the worker asks -----------------------------------------------------------------------------------------
+
+    def resume(self) -> bool:
+        """Take up the last checkpoint, if there is one."""
+        restored = self._checkpoint.load(self._session)
+        if restored is None:
+            return False
+        parameters, content = restored
+        self._global = admit(parameters, self._global, max_norm=math.inf)
+        self._session.set_parameters(self._global)
+        self._progress.latest = self._progress.fitted = int(content["round"])
+        self._progress.evaluated = int(content["evaluated"])
+        self._progress.rounds = content["rounds"]
+        for mechanism, state in zip(self._mechanisms, content["mechanisms"], strict=True):
+            mechanism.restore(state)
+        return True
+
+    def epsilon_spent(self, unit: str, epsilon: float) -> None:
+        """Note what a mechanism spent so far."""
+        self._epsilon[unit] = epsilon
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether the server ended the training before the expected number of rounds."""
+        return self._progress.rounds is not None and self._progress.latest < self._progress.rounds
+
+    @property
+    def holds_global(self) -> bool:
+        """Whether the session holds global weights, not those of this node's last fit."""
+        return self._progress.holds_global
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _begin(self, state: JobState, config: Mapping[str, Scalar], counted: int) -> int:
+        if self.stopping:
+            raise Stopped
+        server_round = int(config.get("server_round", counted) or counted)
+        told = config.get("num_rounds")
+        if told is not None:
+            rounds = int(told)
+            self._progress.rounds = min(rounds, self._job.num_rounds or rounds)
+        if server_round != self._record.round:
+            self._record = RoundRecord(round=server_round)
+        self._progress.latest = max(self._progress.latest, server_round)
+        self._enter(state, "")
+        return server_round
+
+    def _admit(self, parameters: Incoming, config: Mapping[str, Scalar]) -> Parameters:
+        for mechanism in reversed(self._mechanisms):
+            parameters = mechanism.incoming(parameters, config)
+        return admit(parameters, self._global, max_norm=self._max_norm)
+
+    def _train(self, admitted: Parameters, config: Mapping[str, Scalar], server_round: int) -> Update:
+        self._session.set_parameters(admitted)
+        self._global, self._progress.holds_global = admitted, False
+        proximal_mu = float(config.get("proximal_mu", 0.0) or 0.0)
+        try:
+            result = self._session.fit(self._train_config(config), server_round=server_round, proximal_mu=proximal_mu)
+            trained = self._session.get_parameters()
+            require_finite(trained, "training gave weights that cannot be sent")
+        except LocexError:
+            self._session.set_parameters(admitted)
+            self._progress.holds_global = True
+            raise
+        self._record.examples = result.examples
+        self._record.train = dict(result.metrics)
+        update = Update(trained, admitted, result.examples, dict(result.metrics))
+        for mechanism in self._mechanisms:
+            update = mechanism.outgoing(update, config)
+        return update
+
+    def _train_config(self, config: Mapping[str, Scalar]) -> TrainConfig:
+        """Return the entry that the fit configuration chooses by ``config_id``, else the first."""
+        chosen = config.get("config_id")
+        return next((entry for entry in self._job.config if entry.config_id == chosen), self._job.config[0])
+
+    def _finish_round(self) -> None:
+        self._record.epsilon = dict(self._epsilon)
+        content: dict[str, Any] = {
+            "round": self._progress.latest,
+            "evaluated": self._progress.evaluated,
+            "rounds": self._progress.rounds,
+            "mechanisms": [mechanism.state() for mechanism in self._mechanisms],
+        }
+        self._checkpoint.save(self._session, self._global, content)
+        self._send(RoundFinished(record=self._record, rounds=self._progress.rounds))
+
+    def _enter(self, state: JobState, reason: str) -> None:
+        if state is not self._state or reason:
+            self._state = state
+            self._send(StateChanged(state=state, reason=reason))
