@@ -146,7 +146,10 @@ async def test_a_plugin_that_hangs_is_ended(open_node):
 async def test_a_plugin_that_prints_disturbs_nothing(node):
     record = await _failure_of(node, {"id": "printing"})
     assert "NotImplementedError" in record.failure.message
-    assert "what a message would look like" in (node.settings.state_folder / "runs" / record.run_id / "worker.log").read_text()
+    assert (
+        "what a message would look like"
+        in (node.settings.state_folder / "runs" / record.run_id / "worker.log").read_text()
+    )
 
 
 async def _failure_of(node, step):
@@ -368,7 +371,7 @@ async def test_a_training_id_is_free_again_only_when_its_job_is_over(node):
 
 async def test_a_repository_that_is_down_is_told_apart_from_an_unknown_model(open_node, unused_tcp_port):
     async with open_node(repository_address=f"127.0.0.1:{unused_tcp_port}") as node:
-        with pytest.raises(RepositoryUnavailable, match="127.0.0.1"):
+        with pytest.raises(RepositoryUnavailable, match=r"127\.0\.0\.1"):
             await node.submit(model_name="elsewhere")
 
 
@@ -379,11 +382,17 @@ async def test_servers_outside_the_allow_list_are_refused(open_node):
         await node.submit()
 
 
+async def _child():
+    for _ in range(200):
+        if children := psutil.Process().children():
+            return children[0]
+        await asyncio.sleep(0.05)
+    raise AssertionError("no worker was started")
+
+
 async def test_a_spare_worker_takes_the_job_and_is_replaced(open_node):
     async with open_node(spare_worker=True) as node:
-        while not psutil.Process().children():
-            await asyncio.sleep(0.05)
-        (spare,) = psutil.Process().children()
+        spare = await _child()
         accepted = await node.submit()
         record = await node.end()
         assert record.worker["pid"] == spare.pid

@@ -125,8 +125,9 @@ class BuildContext:
 
     ``optimizer(target)`` and ``scheduler(target)`` call the chosen plugins; the builder says what the target is
     (PyTorch: the model's parameters, and the optimizer). ``warmup_scheduler`` is the scheduler that follows a
-    warm-up. ``architecture(name, fields)`` makes a model by the name of an installed architecture. ``should_stop``
-    is asked between batches; a session that sees True raises `Stopped`.
+    warm-up. ``architecture(name, fields, seed)`` makes a model by the name of an installed architecture, with weights
+    drawn from the artefact's seed, or from the job's where it is None. ``should_stop`` is asked between batches; a
+    session that sees True raises `Stopped`.
     """
 
     artefact: ModelArtefact
@@ -139,13 +140,13 @@ class BuildContext:
     scheduler: Callable[[Any], Any] | None
     warmup: WarmupConfig | None
     warmup_scheduler: Callable[[Any], Any] | None
-    architecture: Callable[[str, Mapping[str, Any]], Any]
+    architecture: Callable[[str, Mapping[str, Any], int | None], Any]
     threads: int
     seed: int
     should_stop: Callable[[], bool] = lambda: False
 
 
-class Stopped(Exception):  # noqa: N818 -- not an error: the job was asked to stop
+class Stopped(Exception):
     """Raised out of a session or a federation when the job is stopped."""
 
 

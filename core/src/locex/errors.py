@@ -73,6 +73,10 @@ def _class_of(code: str) -> type[LocexError]:
     return LocexError
 
 
+def _package(origin: str) -> str:
+    return origin.partition(" ")[0]
+
+
 def _listing(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
@@ -120,7 +124,7 @@ class IncompatiblePlugin(LocexError):
         """``origin``: distribution and version; ``requirement``: what it declares; ``core_version``: what is here."""
         super().__init__(
             f"{kind} {name!r} of {origin} requires {requirement}, installed is locex-core {core_version}",
-            remedy=f"install a version of {origin.split(' ')[0]} made for locex-core {core_version}",
+            remedy=f"install a version of {_package(origin)} made for locex-core {core_version}",
         )
 
 
@@ -133,7 +137,7 @@ class RefusedPlugin(LocexError):
         """``rule``: the setting that refuses it."""
         super().__init__(
             f"{kind} {name!r} of {origin} is refused by this site ({rule})",
-            remedy=f"ask the operator to admit {origin.split(' ')[0]!r} in {rule}, or choose another {kind}",
+            remedy=f"ask the operator to admit {_package(origin)} in {rule}, or choose another {kind}",
         )
 
 
@@ -146,7 +150,7 @@ class BrokenPlugin(LocexError):
         """``reason``: the exception in one line, or what is missing."""
         super().__init__(
             f"{kind} {name!r} of {origin} cannot be loaded: {reason}",
-            remedy=f"run `locex plugins check {name}` on the node; repair or uninstall {origin.split(' ')[0]}",
+            remedy=f"run `locex plugins check {name}` on the node; repair or uninstall {_package(origin)}",
         )
 
 
@@ -156,7 +160,7 @@ class CrashedPlugin(LocexError):
     code = "plugin-crashed"
 
     def __init__(self, what: str, how: str, log: str = "") -> None:
-        """``what``: the plugins being loaded; ``how``: exit code, signal or time-out; ``log``: last lines of stderr."""
+        """Name the plugins being loaded, how it ended (exit code, signal, time-out) and the last lines of stderr."""
         super().__init__(
             f"loading {what} {how}" + (f"; last lines:\n{log}" if log else ""),
             remedy="run `locex plugins check NAME` for each of them on the node, and uninstall the one that crashes",

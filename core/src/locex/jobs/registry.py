@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from locex.api import Store
@@ -69,7 +69,7 @@ class Registry:
         await self._announce(run_id, "state", {"state": JobState.CONFIGURING.value})
         return True
 
-    async def follow(self, run_id: str, *, after: int = 0) -> AsyncIterator[JobEvent]:
+    async def follow(self, run_id: str, *, after: int = 0) -> AsyncGenerator[JobEvent]:
         """Yield a run's events after an id, as they happen, until the run is over."""
         while True:
             changed = self._changed[run_id]

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -137,7 +137,17 @@ class JobService:
         """Return the runs that are not over."""
         return (await self._store.list_jobs(states=ACTIVE, limit=_PAGE)).records
 
-    def follow(self, run_id: str, *, after: int = 0) -> AsyncIterator[JobEvent]:
+    @property
+    def running(self) -> int:
+        """How many runs have a worker, or are about to."""
+        return len(self._tasks)
+
+    @property
+    def waiting(self) -> int:
+        """How many runs are in the queue."""
+        return len(self._waiting)
+
+    def follow(self, run_id: str, *, after: int = 0) -> AsyncGenerator[JobEvent]:
         """Yield a run's events after an id, as they happen, until the run is over."""
         return self._registry.follow(run_id, after=after)
 

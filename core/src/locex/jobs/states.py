@@ -24,7 +24,7 @@ ACTIVE = tuple(state for state in S if not state.over)
 """The states of jobs that are not over."""
 
 
-class ForbiddenTransition(Exception):  # noqa: N818 -- a fault of ours, never of a user's
+class ForbiddenTransition(Exception):
     """A change of state that the table does not have."""
 
 

@@ -29,7 +29,7 @@ class Worker:
     async def start(cls, settings: NodeSettings) -> Worker:
         """Start a worker and wait until it is ready."""
         argv = python("locex.worker", interpreter=settings.worker_python)
-        worker = cls(await Child.start(argv, environment=_environment(settings)))
+        worker = cls(await Child.start(argv, environment=environment_of(settings)))
         async with worker.ended_unless_done():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_START_TIMEOUT):
@@ -121,12 +121,12 @@ class Spare:
             self._ready = None
 
 
-def _environment(settings: NodeSettings) -> dict[str, str | None]:
+def environment_of(settings: NodeSettings) -> dict[str, str | None]:
     """Return what changes in the worker's environment: its share of the cores, the site's settings as they are.
 
     Thread pools are fixed at start: TensorFlow's cannot change later. What may hold a password is kept from plugins.
     """
-    threads = str(max(1, machine.cores() // settings.max_jobs))
+    threads = str(settings.threads or max(1, machine.cores() // settings.max_jobs))
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "LOCEX_THREADS")
     environment: dict[str, str | None] = dict.fromkeys(names, threads)
     environment |= worker_environment(settings) | {"LOCEX_STORE_URL": None, "LOCEX_API_TOKEN_FILE": None}

@@ -54,6 +54,18 @@ class TolerantJsonSchema(GenerateJsonSchema):
         pattern = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
         return {"anyOf": [super().float_schema(schema), {"type": "string", "pattern": pattern}]}
 
+    def model_fields_schema(self, schema: core_schema.ModelFieldsSchema) -> JsonSchemaValue:
+        """Show a field under every name that it may be given by, not only under the first."""
+        content = super().model_fields_schema(schema)
+        properties = content.get("properties", {})
+        for name, field in schema["fields"].items():
+            choices = field.get("validation_alias")
+            if isinstance(choices, list) and all(isinstance(choice, list) for choice in choices):
+                aliases = [str(choice[0]) for choice in choices if isinstance(choice, list)]
+                known = next((properties[alias] for alias in (*aliases, name) if alias in properties), None)
+                properties |= {alias: known for alias in aliases if known is not None}
+        return content
+
     def bool_schema(self, schema: core_schema.BoolSchema) -> JsonSchemaValue:
         """Accept a boolean or the words for it."""
         words = {"type": "string", "pattern": r"^\s*([Tt]rue|[Ff]alse|TRUE|FALSE|[01])\s*$"}

@@ -56,19 +56,19 @@ RETRY_AFTER = 10
 """Seconds after which to try again where an error with 429 or 503 does not say."""
 
 
-class MalformedBody(LocexError):  # noqa: N818 -- named like those of locex.errors
+class MalformedBody(LocexError):
     """A body that is not what its type says: JSON that cannot be read, a broken multipart body."""
 
     code = "body-malformed"
 
 
-class InvalidRequest(LocexError):  # noqa: N818 -- named like those of locex.errors
+class InvalidRequest(LocexError):
     """A path or query parameter that does not fit; ``errors`` names it."""
 
     code = "request-invalid"
 
 
-class UnsupportedMedia(LocexError):  # noqa: N818 -- named like those of locex.errors
+class UnsupportedMedia(LocexError):
     """A body of a type or encoding that the path does not take."""
 
     code = "media-type-unsupported"

@@ -124,10 +124,6 @@ class Routes:
     def __iter__(self) -> Iterator[Route]:
         return iter(self._routes)
 
-    def add(self, method: str, path: str, handler: TypedHandler, **options: Unpack[RouteOptions]) -> None:
-        """Add a route."""
-        self._routes.append(Route(method, path, handler, options))
-
     def get(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[HandlerT], HandlerT]:
         """Decorate the handler of GET."""
         return self._decorator("GET", path, options)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from locex.api import BuildContext, FederationContext, ModelArtefact, PrivacyContext, Stopped, TrainingSession
-from locex.errors import BrokenPlugin, FederationLost, LocexError
+from locex.errors import BrokenPlugin, FederationLost, FormatMismatch, LocexError
 from locex.jobs.messages import (
     Begin,
     Configure,
@@ -28,6 +30,7 @@ from locex.worker.checkpoint import Checkpoint
 from locex.worker.inbox import Inbox
 from locex.worker.ledger import ServiceLedger
 from locex.worker.participant import NodeParticipant
+from locex.worker.pipeline import mismatch
 from locex.worker.plan import Plan, make_plan
 
 log = logging.getLogger(__name__)
@@ -66,7 +69,10 @@ def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
     site, folder = SiteSettings(), Path(begin.folder)
     seed = plan.job.seed if plan.job.seed is not None else int.from_bytes(os.urandom(4))
     prepared = data.prepare(plan, site, seed)
-    session = _build(plan, begin, prepared, seed, inbox)
+    try:
+        session = _build(plan, begin, prepared, seed, inbox)
+    except FormatMismatch as error:
+        raise mismatch(error.message, prepared.trail) from error
     data.verify(plan, site, prepared, session.signature)
 
     participant = _participant(plan, session, folder, inbox, site)
@@ -88,9 +94,9 @@ def _build(plan: Plan, begin: Begin, prepared: data.Prepared, seed: int, inbox: 
     catalog_settings = PluginSettings()
     catalog = read_catalog(catalog_settings.policy, catalog_settings.plugin_folders)
 
-    def architecture(name: str, fields: object) -> object:
+    def architecture(name: str, fields: Mapping[str, Any], own_seed: int | None) -> Any:
         loaded = host.load(catalog.find("architecture", name, library=plan.library))
-        return host.architecture(host.configure(loaded, dict(fields)), seed)  # type: ignore[call-overload]
+        return host.architecture(host.configure(loaded, fields), seed if own_seed is None else own_seed)
 
     context = BuildContext(
         artefact=ModelArtefact(Path(begin.artefact), begin.metadata, begin.digest),

@@ -1,0 +1,1 @@
+"""Joins a Flower federation from a locex node."""

@@ -1,0 +1,39 @@
+"""The federation ``flower-grpc``: Flower's classic gRPC channel, which FL Training Collectors speak."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from locex.api import Federation, FederationContext
+from locex.hookspecs import hookimpl
+from locex_flower.environment import prepare, quiet
+from locex_flower.settings import ConnectionConfig
+
+
+class FlowerGrpcConfig(ConnectionConfig):
+    """Settings of ``flower-grpc``."""
+
+    max_message_mb: int = Field(
+        default=2047,
+        ge=1,
+        le=2047,
+        description="Largest message in MiB, either way; servers have a limit of their own (old ones 512).",
+    )
+
+
+class FlowerGrpc:
+    """Joins a Flower server over the classic bidirectional gRPC channel."""
+
+    @hookimpl
+    def locex_config_model(self) -> type[FlowerGrpcConfig]:
+        """Return what users may configure."""
+        return FlowerGrpcConfig
+
+    @hookimpl
+    def locex_create_federation(self, config: FlowerGrpcConfig, context: FederationContext) -> Federation:
+        """Return a connection, not yet open."""
+        prepare(context.folder)
+        from locex_flower.grpc_node import GrpcNode
+
+        quiet()
+        return GrpcNode(config, context)

@@ -1,0 +1,147 @@
+"""What the tests of both wires share: a participant with NumPy weights, and real Flower servers as processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from locex.api import Evaluation, FederationContext, Stopped, Update
+
+HERE = Path(__file__).parent
+
+
+class FakeParticipant:
+    """Adds ``step`` to every weight in each fit."""
+
+    def __init__(self, step=1.0, examples=1, rounds=None, seconds=0.0):
+        self.step, self.examples, self.rounds, self.seconds = step, examples, rounds, seconds
+        self.weights = {"layer.weight": np.zeros((2, 3), np.float32), "layer.count": np.zeros((), np.int64)}
+        self.stop = threading.Event()
+        self.fits, self.evaluations, self.told = [], [], []
+        self.refuse, self.metrics, self.loss = {}, {}, 0.5
+
+    @property
+    def complete(self):
+        return self.rounds is not None and min(len(self.fits), len(self.evaluations)) >= self.rounds
+
+    @property
+    def stopping(self):
+        return self.stop.is_set()
+
+    def waiting(self, reason):
+        self.told.append(reason)
+
+    def parameters(self):
+        return self.weights
+
+    def fit(self, parameters, config):
+        self.fits.append((parameters, config))
+        if len(self.fits) in self.refuse:
+            raise self.refuse[len(self.fits)]
+        if self.stop.wait(self.seconds):
+            raise Stopped
+        arrays = parameters.values() if isinstance(parameters, dict) else parameters
+        new = {
+            name: (array + self.step).astype(own.dtype)
+            for (name, own), array in zip(self.weights.items(), arrays, strict=True)
+        }
+        return Update(new, self.weights, self.examples, {"loss": self.loss, **self.metrics})
+
+    def evaluate(self, parameters, config):
+        self.evaluations.append((parameters, config))
+        return Evaluation(self.loss, self.examples, {"accuracy": 0.25})
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def await_port(port, process, seconds=30):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 0.2).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError("the server did not come up")
+
+
+def await_that(condition, seconds=60):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def kit():
+    """The functions and classes of this file, for tests that cannot import it."""
+    return sys.modules[__name__]
+
+
+@pytest.fixture
+def spawn(tmp_path):
+    """Start programs in process groups of their own, with Flower's settings; all are killed at the end."""
+    processes = []
+    binaries = Path(sys.executable).parent
+    environment = dict(os.environ)
+    environment |= {"HOME": str(tmp_path), "FLWR_HOME": str(tmp_path / "flwr"), "FLWR_TELEMETRY_ENABLED": "0"}
+    environment |= {"FLWR_DISABLE_UPDATE_CHECK": "1", "PATH": f"{binaries}:{environment['PATH']}"}
+
+    def start(*arguments, log="server.log"):
+        with (tmp_path / log).open("ab") as output:
+            process = subprocess.Popen(
+                [str(part) for part in arguments],
+                env=environment,
+                cwd=tmp_path,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        kill(process)
+
+
+def kill(process):
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture
+def join(tmp_path):
+    """Make a federation of a plugin class and run it with a participant in a thread; returns the future."""
+    participants = []
+
+    with ThreadPoolExecutor() as pool:
+
+        def run(plugin, participant, address, *, patience=30.0, insecure=True, roots=None, **config):
+            participants.append(participant)
+            settings = {"backoff_initial": 0.05, "backoff_max": 0.3, **config}
+            settings = plugin.locex_config_model().model_validate(settings)
+            context = FederationContext(address, tmp_path / "run", roots, insecure, patience)
+            return pool.submit(plugin.locex_create_federation(settings, context).run, participant)
+
+        yield run
+        for participant in participants:
+            participant.stop.set()

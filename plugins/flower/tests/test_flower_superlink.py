@@ -1,0 +1,174 @@
+"""``flower-superlink`` against Flower's own SuperLink."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+
+import pytest
+
+from locex.api import Stopped
+from locex.errors import BadParameters, FederationLost, InvalidConfiguration
+from locex_flower.superlink import FlowerSuperlink
+
+pytestmark = pytest.mark.filterwarnings("ignore:.click.utils:DeprecationWarning")  # typer's, at the import of flwr
+
+PROJECT = """
+[project]
+name = "demo"
+version = "1.0.0"
+description = ""
+license = { file = "LICENSE" }
+dependencies = ["flwr>=1.41.0"]
+[tool.hatch.build.targets.wheel]
+packages = ["."]
+[tool.flwr.app]
+publisher = "tests"
+fab-format-version = 1
+flwr-version-target = "1.41.0"
+[tool.flwr.app.components]
+serverapp = "demo.server:app"
+clientapp = "demo.client:app"
+[tool.flwr.app.config]
+rounds = 2
+nodes = 2
+out = ""
+"""
+
+CONNECTION = '[superlink]\ndefault = "local"\n[superlink.local]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+
+
+@pytest.fixture
+def superlink(kit, spawn):
+    """Start a SuperLink; returns its process and port."""
+
+    def start(port=None):
+        port = port or kit.free_port()
+        options = ["--insecure", "--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", port]
+        process = spawn("flower-superlink", *options)
+        kit.await_port(port, process)
+        return process, port
+
+    return start
+
+
+@pytest.fixture
+def submit(kit, spawn, tmp_path):
+    """Submit a run of the stock server app; returns the file of its results."""
+    package = tmp_path / "app" / "demo"
+    package.mkdir(parents=True)
+    (package.parent / "pyproject.toml").write_text(PROJECT)
+    (package.parent / "LICENSE").write_text("Apache-2.0")
+    (package / "__init__.py").touch()
+    (package / "client.py").write_text(
+        "raise RuntimeError('a node must never execute what a server sends')\napp = None\n"
+    )
+    shutil.copy(kit.HERE / "programs" / "message_api_server.py", package / "server.py")
+    (tmp_path / "flwr").mkdir()
+
+    def run(port, rounds=2, nodes=2):
+        (tmp_path / "flwr" / "config.toml").write_text(CONNECTION.format(port=port))
+        out = tmp_path / f"results-{port}-{rounds}.json"
+        overrides = f'rounds={rounds} nodes={nodes} out="{out}"'
+        log = f"submit-{rounds}.log"
+        process = spawn("flwr", "run", package.parent, "local", "--format", "json", "-c", overrides, log=log)
+        process.wait(60)
+        assert '"success": true' in (tmp_path / log).read_text(), (tmp_path / log).read_text()
+        return out
+
+    return run
+
+
+def test_a_stock_server_app_drives_two_nodes(kit, superlink, submit, join):
+    _, port = superlink()
+    out = submit(port)
+    one, two = kit.FakeParticipant(step=1, examples=1), kit.FakeParticipant(step=4, examples=2, rounds=2)
+    for node in (one, two):
+        node.weights["layer.count"] = node.weights["layer.count"].reshape(1)
+        node.metrics = {"flag": True, "count": 3, "text": "a", "raw": b"\x01"}
+    one.refuse = {2: BadParameters("layer.weight is not finite")}
+    runs = [join(FlowerSuperlink(), node, f"127.0.0.1:{port}", linger=0.5) for node in (one, two)]
+    for run in runs:
+        assert run.result(60) is None
+
+    told = json.loads(out.read_text())
+    assert told["arrays"]["layer.weight"] == [[7.0] * 3] * 2, (
+        "3 in the first round, then 3 + 4 of the second node alone"
+    )
+    assert told["train"]["1"] == {"loss": 0.5, "flag": 1, "count": 3}
+    assert told["evaluate"]["2"] == {"loss": 0.5, "accuracy": 0.25}
+    assert [len(node.fits) for node in (one, two)] == [2, 2]
+    assert [len(node.evaluations) for node in (one, two)] == [2, 2]
+    received, config = one.fits[1]
+    assert list(received) == ["layer.weight", "layer.count"]
+    assert received["layer.count"].dtype == float
+    assert config == {"server-round": 2, "server_round": 2}
+    assert any(reason.startswith("connected") for reason in one.told)
+
+
+@pytest.mark.slow
+def test_a_restarted_superlink_finds_its_nodes_again(kit, superlink, submit, join, spawn):
+    process, port = superlink()
+    submit(port, rounds=50)
+    nodes = [kit.FakeParticipant() for _ in range(2)]
+    for node in nodes:
+        node.weights["layer.count"] = node.weights["layer.count"].reshape(1)
+    runs = [join(FlowerSuperlink(), node, f"127.0.0.1:{port}", linger=0.5, patience=60) for node in nodes]
+    kit.await_that(lambda: nodes[0].fits)
+    kit.kill(process)
+    kit.await_that(lambda: any("ConnectError" in reason for reason in nodes[0].told))
+
+    superlink(port)
+    out = submit(port, rounds=1)
+    for run in runs:
+        assert run.result(60) is None
+    assert any("401" in reason for node in nodes for reason in node.told)
+    assert "1" in json.loads(out.read_text())["evaluate"]
+
+
+def test_nobody_there_ends_in_federation_lost_after_the_patience(kit, join):
+    node = kit.FakeParticipant()
+    with pytest.raises(FederationLost, match=r"could not be reached .* ConnectError"):
+        join(FlowerSuperlink(), node, "127.0.0.1:1", patience=0.5).result(30)
+    assert sum("retrying in" in reason for reason in node.told) >= 2
+
+
+def test_a_stop_is_seen_while_nobody_is_there(kit, join):
+    node = kit.FakeParticipant()
+    run = join(FlowerSuperlink(), node, "127.0.0.1:1", patience=600, backoff_initial=60, backoff_max=60)
+    kit.await_that(lambda: any("retrying in" in reason for reason in node.told))
+    node.stop.set()
+    with pytest.raises(Stopped):
+        run.result(5)
+
+
+def test_a_stop_is_seen_while_the_superlink_has_nothing_to_do(kit, superlink, join):
+    _, port = superlink()
+    node = kit.FakeParticipant()
+    run = join(FlowerSuperlink(), node, f"127.0.0.1:{port}")
+    kit.await_that(lambda: any(reason.startswith("connected") for reason in node.told))
+    node.stop.set()
+    with pytest.raises(Stopped):
+        run.result(5)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "FileNotFoundError"), (b"no key", "ValueError"), ("ed25519", "no EC P-384 key")]
+)
+def test_a_private_key_that_cannot_be_used_is_named(kit, join, tmp_path, content, reason):
+    path = tmp_path / "key"
+    if content == "ed25519":
+        subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", path], check=True)
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InvalidConfiguration, match=reason):
+        join(FlowerSuperlink(), kit.FakeParticipant(), "127.0.0.1:1", private_key_file=path)
+
+
+def test_a_private_key_needs_tls(kit, join, tmp_path):
+    path = tmp_path / "key"
+    command = ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384", "-out", path]
+    subprocess.run(command, check=True, capture_output=True)
+    with pytest.raises(InvalidConfiguration, match="over TLS only"):
+        join(FlowerSuperlink(), kit.FakeParticipant(), "127.0.0.1:1", private_key_file=path)

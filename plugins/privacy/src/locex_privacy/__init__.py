@@ -1,0 +1,1 @@
+"""Privacy mechanisms for locex: what leaves the node is protected."""

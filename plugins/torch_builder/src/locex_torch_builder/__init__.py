@@ -1,0 +1,1 @@
+"""PyTorch for locex: builder, architectures, optimizers, schedulers, warm-up, export."""

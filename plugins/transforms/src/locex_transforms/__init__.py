@@ -1,0 +1,1 @@
+"""Transformations and local data sources for locex."""

@@ -1,0 +1,78 @@
+"""The transformation ``categorical``: class indices become one-hot targets."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field
+
+from locex.api import Array, Dataset, Needs, Transform
+from locex.hookspecs import hookimpl
+from locex.schemas.data_format import DataFormat, SideFormat
+from locex.schemas.plugin import PluginConfig
+
+INDICES = "biu"  # NumPy's kinds: bool, int, uint
+
+
+class CategoricalConfig(PluginConfig):
+    """The number of classes."""
+
+    categories: int = Field(gt=0, description="The number of classes; indices are 0 to categories - 1.")
+
+
+class CategoricalStep:
+    """One-hot encodes ``y``."""
+
+    needs = Needs()
+
+    def __init__(self, config: CategoricalConfig) -> None:
+        self._categories = config.categories
+
+    def transform_data(self, data: Dataset) -> Dataset:
+        """Return ``y`` as float32 of shape (n, categories), from integers of shape (n,) or (n, 1).
+
+        Raise `ValueError` for other shapes and types, and for indices outside 0 … categories - 1.
+        """
+        indices = self._indices(data.y)
+        y = np.zeros((len(indices), self._categories), np.float32)
+        y[np.arange(len(indices)), indices] = 1
+        return Dataset(data.x, y)
+
+    def transform_format(self, data_format: DataFormat) -> DataFormat:
+        """Return ``y`` as ``categorical`` of size [categories]; raise `ValueError` unless it is one class index."""
+        kinds = data_format.y.data_types
+        if len(kinds) != 1:
+            raise ValueError(f"categorical needs one kind of y, but the format has {sorted(kinds)}")
+        ((kind, tensor),) = kinds.items()
+        if tensor.size not in ([], [1]):
+            raise ValueError(f"categorical needs y of size [] or [1], but {kind!r} has size {tensor.size}")
+        if tensor.dtype is not None and np.dtype(tensor.dtype).kind not in INDICES:
+            raise ValueError(f"categorical needs integer y, but {kind!r} has dtype {tensor.dtype}")
+        encoded = tensor.model_copy(update={"size": [self._categories], "dtype": "float32"})
+        return data_format.model_copy(update={"y": SideFormat(data_types={"categorical": encoded})})
+
+    def _indices(self, y: Array) -> Array:
+        if y.dtype.kind not in INDICES or y.shape not in {(len(y),), (len(y), 1)}:
+            raise ValueError(f"categorical needs integer y of shape (n,) or (n, 1), got {y.dtype} of shape {y.shape}")
+        indices = y.reshape(len(y))
+        if len(indices):
+            low, high = int(indices.min()), int(indices.max())
+            if low < 0 or high >= self._categories:
+                raise ValueError(
+                    f"categorical has {self._categories} categories, indices 0 to {self._categories - 1}, "
+                    f"but y holds {low} to {high}"
+                )
+        return indices.astype(np.intp)
+
+
+class Categorical:
+    """One-hot targets from class indices (``categorical``)."""
+
+    @hookimpl
+    def locex_config_model(self) -> type[PluginConfig]:
+        """Return `CategoricalConfig`."""
+        return CategoricalConfig
+
+    @hookimpl
+    def locex_create_transform(self, config: CategoricalConfig) -> Transform:
+        """Return a step of the pipeline."""
+        return CategoricalStep(config)

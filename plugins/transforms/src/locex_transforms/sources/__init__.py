@@ -1,0 +1,1 @@
+"""Local data sources: files in the site's data folder."""

@@ -1,0 +1,109 @@
+"""The application: what it is made of, and in which order its parts begin and end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+
+from aiohttp import web
+from prometheus_client import Gauge
+
+from locex import machine
+from locex.api import Store, StoreContext
+from locex.jobs.service import JobService
+from locex.plugins.catalog import Catalog
+from locex.plugins.host import Host
+from locex.plugins.installed import Installed
+from locex.plugins.listing import Listing
+from locex.settings import NodeSettings
+from locex.store.lock import FolderLock
+from locex.web.app import create_app
+from locex.web.auth import make_access
+from locex.web.health import READINESS
+from locex.web.metrics import METRICS
+from locex.web.models import MODELS, ModelStore
+from locex.web.models import routes as model_routes
+from locex_server.api import jobs, node
+from locex_server.api.keys import FORMATS, INSTALLED, JOBS, LISTING, SETTINGS
+from locex_server.document import PluginSchemas
+from locex_server.formats import Formats
+
+DESCRIPTION = """Takes part in federated trainings next to data that must not leave this node.
+
+Errors are RFC 9457 problem details; their `code` is stable and their `remedy` says what to do."""
+
+
+def init_app(settings: NodeSettings) -> web.Application:
+    """Return the service's application; raise `InvalidConfiguration` for settings that cannot be."""
+    access = make_access(
+        settings.host,
+        settings.api_token_file,
+        insecure=settings.insecure,
+        mutual_tls=settings.tls_client_ca is not None,
+        hosts=frozenset(settings.allowed_hosts),
+    )
+    listing = Listing.of(settings)
+    app = create_app(
+        [jobs.routes, model_routes, node.routes],
+        title="AI Local Execution",
+        version=version("locex-server"),
+        description=DESCRIPTION,
+        access=access,
+        extension=PluginSchemas(listing),
+    )
+    app[SETTINGS] = settings
+    app[LISTING] = listing
+    app[INSTALLED] = Installed(settings.policy, interpreter=settings.worker_python, folders=settings.plugin_folders)
+    app[FORMATS] = Formats(settings)
+    app.cleanup_ctx.append(_own_state)
+    return app
+
+
+async def _own_state(app: web.Application) -> AsyncIterator[None]:
+    """Own the state folder, open the store, take up jobs; all in reverse at the end."""
+    settings = app[SETTINGS]
+    async with contextlib.AsyncExitStack() as stack:
+        lock = FolderLock(settings.state_folder)
+        await asyncio.to_thread(lock.acquire)
+        stack.callback(lock.release)
+        store = await _open_store(settings, await app[INSTALLED].catalog())
+        stack.push_async_callback(store.close)
+        app[MODELS] = ModelStore(store, settings.max_model_mb * 2**20)
+        app[JOBS] = JobService(settings, store, app[INSTALLED])
+        stack.push_async_callback(app[JOBS].close)
+        _observe(app)
+        await app[JOBS].start()
+        sweeping = asyncio.create_task(store.sweep())
+        stack.callback(sweeping.cancel)
+        yield
+
+
+async def _open_store(settings: NodeSettings, catalog: Catalog) -> Store:
+    """Load the store that the operator chose: the one plugin that runs in the service's own process."""
+    host = Host()
+    plugin = host.configure(host.load(catalog.find("store", settings.store)), {})
+    store = host.store(plugin, StoreContext(settings.state_folder, settings.store_url))
+    await store.open()
+    return store
+
+
+def _observe(app: web.Application) -> None:
+    """Add readiness and gauges, under the older service's names where it had them."""
+    settings, registry, store = app[SETTINGS], app[METRICS].registry, app[MODELS].store
+    running = Gauge("locex_jobs_running", "Jobs that have a worker.", registry=registry)
+    running.set_function(lambda: app[JOBS].running)
+    waiting = Gauge("locex_jobs_waiting", "Jobs in the queue.", registry=registry)
+    waiting.set_function(lambda: app[JOBS].waiting)
+    storage = Gauge("machine_capabilities_free_storage", "Free storage, in GiB.", registry=registry)
+    storage.set_function(lambda: machine.free_storage(settings.state_folder))
+    memory = Gauge("machine_capabilities_free_memory", "Free memory, in GiB.", registry=registry)
+    memory.set_function(machine.free_memory)
+    gpu = Gauge("machine_capabilities_gpu", "Whether the machine has a GPU.", registry=registry)
+    gpu.set_function(lambda: float(machine.has_gpu()))
+
+    async def store_answers() -> None:
+        await store.list_jobs(limit=1)
+
+    app[READINESS].add("store", store_answers)

@@ -1,0 +1,1 @@
+"""The service's part of the command line: serve, job, demo."""

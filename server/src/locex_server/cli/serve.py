@@ -1,0 +1,36 @@
+"""``locex serve``: the AI Local Execution service."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from locex.settings import NodeSettings
+
+
+@click.command()
+@click.option("--host", help="Address to listen on (HOST).")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0: a free one (PORT).")
+@click.option("--state", "state_folder", type=click.Path(path_type=Path), help="Folder of the service's own state.")
+@click.option("--data", "data_folder", type=click.Path(path_type=Path), help="Folder of the local data (DATA_FOLDER).")
+@click.option("--config", "configuration_folder", type=click.Path(path_type=Path), help="Folder of ConfigMap files.")
+@click.option("--repository", "repository_address", help="The FL Repository (REPOSITORY_ADDRESS).")
+def serve(**options: Any) -> None:
+    """Run the AI Local Execution service.
+
+    Every option has a setting in the environment; docs/settings.md lists them all.
+    """
+    from locex.web.serve import Tls
+    from locex.web.serve import serve as run
+    from locex_server.app import init_app
+
+    settings = NodeSettings(**{name: value for name, value in options.items() if value is not None})
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    tls = None
+    if settings.tls_certificate and settings.tls_key:
+        tls = Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+    sys.exit(run(init_app(settings), host=settings.host, port=settings.port, tls=tls))

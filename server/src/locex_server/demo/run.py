@@ -1,0 +1,177 @@
+"""The demo from its beginning to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import time
+import zipfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+
+from locex_server.cli.client import Client
+from locex_server.demo.data import write_shares
+from locex_server.demo.display import NodeView, progress, summary
+from locex_server.demo.services import free_port, service
+
+GOAL = 0.93
+_MODEL, _VERSION, _TRAINING = "mnist-cnn", "1", "demo"
+_MANIFEST = {
+    "format": "architecture",
+    "library": "pytorch",
+    "architecture": "cnn",
+    "config": {"input_size": [1, 28, 28], "channels": [16, 32], "hidden": 64, "num_classes": 10},
+    "seed": 1,
+}
+
+
+@dataclass(frozen=True)
+class Federation:
+    """The running services."""
+
+    collector: Client
+    nodes: list[Client]
+    server_address: str
+
+
+async def run(folder: Path, rounds: int, federation: str) -> float:
+    """Run the demo; return the global accuracy."""
+    console = Console()
+    shutil.rmtree(folder, ignore_errors=True)
+    folders = [folder / f"node{number}" for number in (1, 2)]
+    counts = await asyncio.to_thread(write_shares, [place / "data" for place in folders])
+    views = [NodeView(place.name, sum(share), share) for place, share in zip(folders, counts, strict=True)]
+    console.print("starting a collector and two nodes, each a process with its own port and data …")
+    async with _services(folder, folders) as running:
+        began = time.monotonic()
+        await _post(running, rounds, federation)
+        with Live(progress(views, rounds), console=console, refresh_per_second=8) as live:
+
+            async def follow(client: Client, view: NodeView) -> None:
+                async for kind, content in client.events(f"job/{_TRAINING}/events"):
+                    view.take(kind, content)
+                    live.update(progress(views, rounds))
+
+            await asyncio.gather(*map(follow, running.nodes, views))
+        await _require_finished(running.nodes)
+        seconds = time.monotonic() - began
+        model = folder / "model.zip"
+        model.write_bytes(await _download(running.nodes[0]))
+    accuracy = _global_accuracy(views, folders)
+    console.print(summary(views, accuracy, str(model), seconds))
+    _print_next(console, folder)
+    return accuracy
+
+
+@asynccontextmanager
+async def _services(folder: Path, folders: list[Path]) -> AsyncIterator[Federation]:
+    async with AsyncExitStack() as stack:
+        flower_port = free_port()
+        collector = await stack.enter_async_context(
+            service("collector", "collector", "serve", port=free_port(), folder=folder / "collector", environment={})
+        )
+        # At the same time: each takes most of a second to start.
+        urls = await asyncio.gather(*(stack.enter_async_context(_node(place, collector)) for place in folders))
+        clients = [await stack.enter_async_context(Client(url)) for url in (collector, *urls)]
+        yield Federation(clients[0], clients[1:], f"127.0.0.1:{flower_port}")
+
+
+@asynccontextmanager
+async def _node(folder: Path, collector: str) -> AsyncIterator[str]:
+    environment = {"DATA_FOLDER": str(folder / "data"), "REPOSITORY_ADDRESS": collector, "LOCEX_THREADS": "1"}
+    async with service("service", "serve", port=free_port(), folder=folder, environment=environment) as url:
+        yield url
+
+
+async def _post(running: Federation, rounds: int, federation: str) -> None:
+    metadata = {"model_name": _MODEL, "model_version": _VERSION, "meta": {"library": "pytorch"}}
+    await running.collector.call("POST", "model/", json=metadata)
+    await running.collector.call("PUT", f"model/{_MODEL}/{_VERSION}", data=_artefact())
+    await running.collector.call("POST", f"job/config/{_TRAINING}/", json=_training(running, rounds, federation))
+    for node in running.nodes:
+        await node.call("POST", f"job/config/{_TRAINING}/", json=_job(running, rounds, federation))
+
+
+def _training(running: Federation, rounds: int, federation: str) -> dict[str, Any]:
+    return {
+        "strategy": "fedavg",
+        "model_name": _MODEL,
+        "model_version": _VERSION,
+        "federation": federation,
+        "port": int(running.server_address.rpartition(":")[2]),
+        "server_conf": {"num_rounds": rounds, "round_timeout": 120},
+        "strategy_conf": {"min_fit_clients": 2, "min_evaluate_clients": 2, "min_available_clients": 2},
+    }
+
+
+def _job(running: Federation, rounds: int, federation: str) -> dict[str, Any]:
+    pipeline = [
+        {"id": "expansion", "parameters": {"axis": 0}},
+        {"id": "basic_norm", "parameters": {"mean": 33.3, "std": 78.6}},
+    ]
+    return {
+        "server_address": running.server_address,
+        "federation": federation,
+        "model_name": _MODEL,
+        "model_version": _VERSION,
+        "num_rounds": rounds,
+        "num_classes": 10,
+        "shape": [28, 28],
+        "eval_func": "categorical_crossentropy",
+        "eval_metrics": ["accuracy"],
+        "config": [{"batch_size": 32, "epochs": 2}],
+        "optimizer_config": {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9},
+        "transformations": {"train": pipeline, "test": pipeline},
+        "privacy-mechanisms": {},
+    }
+
+
+def _artefact() -> bytes:
+    from io import BytesIO
+
+    content = BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("manifest.json", json.dumps(_MANIFEST))
+    return content.getvalue()
+
+
+async def _require_finished(nodes: list[Client]) -> None:
+    for node in nodes:
+        record = await node.call("GET", f"job/{_TRAINING}")
+        if record["state"] != "FINISHED":
+            raise click.ClickException(f"{node.url} ended {record['state']}: {json.dumps(record['failure'])}")
+
+
+async def _download(node: Client) -> bytes:
+    async with node.session.get(f"job/{_TRAINING}/model") as response:
+        response.raise_for_status()
+        return await response.read()
+
+
+def _global_accuracy(views: list[NodeView], folders: list[Path]) -> float:
+    """Return the share of all test images of both nodes that the final global model gets right."""
+    import numpy as np
+
+    sizes = [len(np.load(folder / "data" / "y_test.npy")) for folder in folders]
+    hits = [view.evaluation["accuracy"] * size for view, size in zip(views, sizes, strict=True)]
+    return sum(hits) / sum(sizes)
+
+
+def _print_next(console: Console, folder: Path) -> None:
+    console.print("\n[bold]next[/bold]")
+    for command, why in (
+        ("locex plugins list", "what is installed"),
+        (f"locex serve --data {folder}/node1/data --state {folder}/node1/state", "one node by itself"),
+        ("locex job status demo", "in a second terminal: the job that was trained"),
+        ("http://127.0.0.1:9050/docs", "in a browser: its API"),
+    ):
+        console.print(f"  {command}", soft_wrap=True, highlight=False, end="")
+        console.print(f"   [dim]# {why}[/dim]", soft_wrap=True)
