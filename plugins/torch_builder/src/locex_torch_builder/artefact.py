@@ -99,7 +99,8 @@ def write_artefact(path: Path, manifest: Manifest, module: nn.Module) -> None:
     }
     content = {
         MANIFEST: json.dumps(manifest.model_dump(exclude_none=True), indent=1, sort_keys=True).encode(),
-        WEIGHTS: safetensors.torch.save(weights),
+        # safetensors sorts by name; the classic wire of federations knows tensors by the model's order only
+        WEIGHTS: safetensors.torch.save(weights, metadata={"names": json.dumps(list(weights))}),
     }
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in content.items():

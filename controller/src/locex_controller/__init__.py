@@ -1,0 +1,1 @@
+"""The AI Task Controller: Training Collector."""
