@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from packaging.utils import canonicalize_name
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from locex.errors import InvalidConfiguration
 from locex.plugins.catalog import Policy
 
 
@@ -35,7 +37,11 @@ class PluginSettings(BaseSettings):
     @cached_property
     def policy(self) -> Policy:
         """The rule about distributions."""
-        return Policy(frozenset(self.allowed_distributions), frozenset(self.denied_distributions))
+        allowed, denied = (
+            frozenset[str](map(canonicalize_name, names))
+            for names in (self.allowed_distributions, self.denied_distributions)
+        )
+        return Policy(allowed, denied)
 
     @property
     def plugin_folders(self) -> list[Path]:
@@ -75,23 +81,32 @@ def default_state_folder() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "locex"
 
 
-class NodeSettings(SiteSettings, PluginSettings):
-    """All settings of the AI Local Execution service."""
+class ServiceSettings(PluginSettings):
+    """What every service has: an address, protection, state and a store."""
 
     host: str = Field(default="127.0.0.1", validation_alias="HOST", description="Address to listen on.")
-    port: int = Field(default=9050, ge=0, le=65535, validation_alias="PORT", description="Port to listen on.")
+    port: int = Field(ge=0, le=65535, validation_alias="PORT", description="Port to listen on.")
     state_folder: Path = Field(default_factory=default_state_folder, description="The service's own state.")
     store: str = Field(default="sqlite", description="The store's plugin.")
     store_url: str = Field(default="", description="Where the store is; empty: in the state folder.")
-    repository_address: str | None = Field(
-        default=None, validation_alias="REPOSITORY_ADDRESS", description="The FL Repository, host:port or URL."
-    )
     api_token_file: Path | None = Field(default=None, description="Tokens with their scopes, a line each.")
     insecure: bool = Field(default=False, description="Listen beyond loopback without tokens.")
+    allowed_hosts: Words = Field(default=[], description="Names by which browsers may reach a service without tokens.")
     tls_certificate: Path | None = Field(default=None, description="PEM file of the service's certificate.")
     tls_key: Path | None = Field(default=None, description="PEM file of its key.")
     tls_client_ca: Path | None = Field(default=None, description="PEM file of the CA of callers: mTLS.")
-    allowed_hosts: Words = Field(default=[], description="Names by which browsers may reach a service without tokens.")
+    max_model_mb: int = Field(default=2048, gt=0, description="Largest model artefact, in MiB.")
+    stop_grace: float = Field(default=10, gt=0, description="Seconds a process has to stop before it is killed.")
+    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+
+
+class NodeSettings(SiteSettings, ServiceSettings):
+    """All settings of the AI Local Execution service."""
+
+    port: int = Field(default=9050, ge=0, le=65535, validation_alias="PORT", description="Port to listen on.")
+    repository_address: str | None = Field(
+        default=None, validation_alias="REPOSITORY_ADDRESS", description="The FL Repository, host:port or URL."
+    )
     allowed_servers: Words = Field(default=[], description="Flower servers, host or host:port; empty: any.")
     max_jobs: int = Field(
         default=1,
@@ -106,9 +121,37 @@ class NodeSettings(SiteSettings, PluginSettings):
     threads: int | None = Field(default=None, gt=0, description="Threads of one worker; absent: cores / max_jobs.")
     worker_memory_mb: int | None = Field(default=None, gt=0, description="Memory of one worker, in MiB.")
     heartbeat_timeout: float = Field(default=60, gt=0, description="A worker silent for so many seconds is ended.")
-    stop_grace: float = Field(default=10, gt=0, description="Seconds a worker has to stop before it is killed.")
-    max_model_mb: int = Field(default=2048, gt=0, description="Largest model artefact, in MiB.")
-    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+
+
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+
+def read_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
+    """Return settings, ``given`` before the environment's; raise `InvalidConfiguration` naming those that cannot be."""
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        faults = [
+            {"path": f"/{_setting(kind, str(fault['loc'][0]))}", "message": fault["msg"]}
+            for fault in error.errors(include_url=False)
+            if fault["loc"]
+        ]
+        listing = "; ".join(f"{fault['path'][1:]}: {fault['message']}" for fault in faults)
+        raise InvalidConfiguration(
+            f"the settings are invalid: {listing or error}", remedy="docs/settings.md lists them all", errors=faults
+        ) from None
+
+
+def _setting(kind: type[BaseSettings], name: str) -> str:
+    """Return the environment's name of a field that is not known by an alias."""
+    field = kind.model_fields.get(name)
+    if field is None or field.validation_alias is None:
+        return f"{kind.model_config.get('env_prefix', '')}{name.upper()}" if field else name
+    return str(getattr(field.validation_alias, "choices", [field.validation_alias])[0])
+
+
+WITHHELD: dict[str, None] = {"LOCEX_STORE_URL": None, "LOCEX_API_TOKEN_FILE": None}
+"""What may hold or name a secret of the service's is taken out of the environment of processes that run plugins."""
 
 
 def worker_environment(settings: NodeSettings) -> dict[str, str | None]:

@@ -5,26 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from importlib.metadata import version
 
 from aiohttp import web
 from prometheus_client import Gauge
 
 from locex import machine
-from locex.api import Store, StoreContext
 from locex.jobs.service import JobService
-from locex.plugins.catalog import Catalog
-from locex.plugins.host import Host
 from locex.plugins.installed import Installed
 from locex.plugins.listing import Listing
 from locex.settings import NodeSettings
 from locex.store.lock import FolderLock
+from locex.store.opening import chosen_store
 from locex.web.app import create_app
-from locex.web.auth import make_access
+from locex.web.auth import access_of
 from locex.web.health import READINESS
 from locex.web.metrics import METRICS
-from locex.web.models import MODELS, ModelStore
-from locex.web.models import routes as model_routes
+from locex.web.models import MODELS, ModelStore, model_routes
 from locex_server.api import jobs, node
 from locex_server.api.keys import FORMATS, INSTALLED, JOBS, LISTING, SETTINGS
 from locex_server.document import PluginSchemas
@@ -37,20 +35,13 @@ Errors are RFC 9457 problem details; their `code` is stable and their `remedy` s
 
 def init_app(settings: NodeSettings) -> web.Application:
     """Return the service's application; raise `InvalidConfiguration` for settings that cannot be."""
-    access = make_access(
-        settings.host,
-        settings.api_token_file,
-        insecure=settings.insecure,
-        mutual_tls=settings.tls_client_ca is not None,
-        hosts=frozenset(settings.allowed_hosts),
-    )
     listing = Listing.of(settings)
     app = create_app(
-        [jobs.routes, model_routes, node.routes],
+        [jobs.routes, *model_routes(created=HTTPStatus.OK), node.routes],
         title="AI Local Execution",
         version=version("locex-server"),
         description=DESCRIPTION,
-        access=access,
+        access=access_of(settings),
         extension=PluginSchemas(listing),
     )
     app[SETTINGS] = settings
@@ -68,7 +59,8 @@ async def _own_state(app: web.Application) -> AsyncIterator[None]:
         lock = FolderLock(settings.state_folder)
         await asyncio.to_thread(lock.acquire)
         stack.callback(lock.release)
-        store = await _open_store(settings, await app[INSTALLED].catalog())
+        store = await asyncio.to_thread(chosen_store, settings)
+        await store.open()
         stack.push_async_callback(store.close)
         app[MODELS] = ModelStore(store, settings.max_model_mb * 2**20)
         app[JOBS] = JobService(settings, store, app[INSTALLED])
@@ -78,15 +70,6 @@ async def _own_state(app: web.Application) -> AsyncIterator[None]:
         sweeping = asyncio.create_task(store.sweep())
         stack.callback(sweeping.cancel)
         yield
-
-
-async def _open_store(settings: NodeSettings, catalog: Catalog) -> Store:
-    """Load the store that the operator chose: the one plugin that runs in the service's own process."""
-    host = Host()
-    plugin = host.configure(host.load(catalog.find("store", settings.store)), {})
-    store = host.store(plugin, StoreContext(settings.state_folder, settings.store_url))
-    await store.open()
-    return store
 
 
 def _observe(app: web.Application) -> None:

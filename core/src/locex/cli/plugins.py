@@ -12,7 +12,7 @@ from rich.table import Table
 
 from locex.plugins.check import faults_of
 from locex.plugins.listing import Listing, PluginInfo
-from locex.settings import NodeSettings
+from locex.settings import NodeSettings, read_settings
 
 
 @click.group()
@@ -25,7 +25,7 @@ def plugins() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every configuration's schema.")
 def list_plugins(kind: str | None, as_json: bool) -> None:
     """List every installed plugin, the broken ones with their error."""
-    infos = [info for info in asyncio.run(_all()) if kind in (None, info.kind)]
+    infos = [info for info in asyncio.run(_infos()) if kind in (None, info.kind)]
     if as_json:
         click.echo(json.dumps([info.model_dump(mode="json", exclude_none=True) for info in infos], indent=2))
         return
@@ -41,7 +41,7 @@ def list_plugins(kind: str | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(name: str, as_json: bool) -> None:
     """Import the plugins called NAME in a process of their own and say whether each keeps its contract."""
-    infos = [info for info in asyncio.run(_all()) if info.name == name]
+    infos = asyncio.run(_infos(name))
     if not infos:
         raise click.ClickException(f"no plugin is named {name!r}; `locex plugins list` shows all")
     faults = {id(info): faults_of(info) for info in infos}
@@ -58,5 +58,5 @@ def check(name: str, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-async def _all() -> list[PluginInfo]:
-    return await Listing.of(NodeSettings()).all()
+async def _infos(name: str | None = None) -> list[PluginInfo]:
+    return await Listing.of(read_settings(NodeSettings)).all(name=name)

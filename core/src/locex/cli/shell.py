@@ -26,18 +26,20 @@ class Shell(click.Group):
             return super().get_command(ctx, cmd_name)
         try:
             command = next(iter(points)).load()
-        except Exception as error:  # noqa: BLE001 -- a broken package may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 -- a broken package may raise anything
             return _broken(cmd_name, error)
         return command if isinstance(command, click.Command) else _broken(cmd_name, TypeError("not a click command"))
 
 
-def _broken(name: str, error: Exception) -> click.Command:
+def _broken(name: str, error: BaseException) -> click.Command:
     reason = f"{type(error).__name__}: {error}"
 
     def fail() -> None:
         raise click.ClickException(f"the command {name} cannot be loaded: {reason}")
 
-    return click.Command(name, callback=fail, short_help=f"(cannot be loaded: {reason})")
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+    short_help = f"(cannot be loaded: {reason})"
+    return click.Command(name, callback=fail, short_help=short_help, context_settings=anything, add_help_option=False)
 
 
 @click.group(cls=Shell, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

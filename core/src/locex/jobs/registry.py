@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ class Registry:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._changed: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._unannounced: Counter[str] = Counter()
 
     async def create(self, record: JobRecord) -> None:
         """Persist a new run."""
@@ -41,8 +42,8 @@ class Registry:
         return record
 
     async def get(self, run_id: str) -> JobRecord:
-        """Return a run that is known to exist."""
-        record = await self._store.get_job(run_id)
+        """Return a run that is known to exist; wait for a store that is down."""
+        record = await persist(lambda: self._store.get_job(run_id))
         assert record is not None
         return record
 
@@ -64,7 +65,7 @@ class Registry:
         """Take a queued run to configure it; False if another did, or it was stopped meanwhile."""
         record = await self.get(run_id)
         claimed = record.model_copy(update={"state": JobState.CONFIGURING, "updated": time.time()})
-        if not await self._store.claim_job(run_id, JobState.QUEUED, claimed):
+        if not await persist(lambda: self._store.claim_job(run_id, JobState.QUEUED, claimed)):
             return False
         await self._announce(run_id, "state", {"state": JobState.CONFIGURING.value})
         return True
@@ -73,20 +74,26 @@ class Registry:
         """Yield a run's events after an id, as they happen, until the run is over."""
         while True:
             changed = self._changed[run_id]
+            # Before the events are read: the last one is written after the record that says the run is over.
+            over = (await self.get(run_id)).state.over and not self._unannounced[run_id]
             events = await self._store.events(run_id, after=after)
             for event in events:
                 after = event.id
                 yield event
             if events:
                 continue
-            if (await self.get(run_id)).state.over:
+            if over:
                 return
             await changed.wait()
 
     async def _save(self, record: JobRecord, kind: str, content: Mapping[str, Any], **changes: Any) -> JobRecord:
         changed = record.model_copy(update={**changes, "updated": time.time()})
-        await persist(lambda: self._store.put_job(changed))
-        await self._announce(record.run_id, kind, content)
+        self._unannounced[record.run_id] += 1
+        try:
+            await persist(lambda: self._store.put_job(changed))
+            await self._announce(record.run_id, kind, content)
+        finally:
+            self._unannounced[record.run_id] -= 1
         return changed
 
     async def _announce(self, run_id: str, kind: str, content: Mapping[str, Any]) -> None:

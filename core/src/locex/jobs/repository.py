@@ -14,6 +14,7 @@ from locex.schemas.model import ModelMetadata, StoredModel
 
 _METADATA_TIMEOUT = aiohttp.ClientTimeout(total=5)
 _DOWNLOAD_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=5, sock_read=60)
+_METADATA_BYTES = 2**16
 _CHUNK = 2**20
 
 
@@ -45,11 +46,17 @@ class Models:
                 if response.status == 404:  # noqa: PLR2004 -- HTTP's own number
                     raise self._unknown(name, version)
                 response.raise_for_status()
-                return ModelMetadata.model_validate_json(await response.content.read(2**16))
+                content = await _bounded(response)
+                if content.strip() in {b"", b"null"}:
+                    raise self._unknown(name, version)
+                metadata = ModelMetadata.model_validate_json(content)
         except ValidationError:
-            raise self._unknown(name, version) from None
+            raise self._unavailable("its answer is no model's metadata") from None
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise self._unavailable(error) from None
+            raise self._unavailable(str(error) or type(error).__name__) from None
+        if (metadata.model_name, metadata.model_version) != (name, version):
+            raise self._unavailable(f"asked for the model {name!r} it answered with another")
+        return metadata
 
     async def fetch(self, metadata: ModelMetadata) -> StoredModel:
         """Return the model with its bytes in the store, from the repository where the store lacks them."""
@@ -86,10 +93,18 @@ class Models:
                 async for chunk in response.content.iter_chunked(_CHUNK):
                     yield chunk
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise self._unavailable(error) from None
+            raise self._unavailable(str(error) or type(error).__name__) from None
 
     def _unknown(self, name: str, version: str) -> UnknownModel:
         return UnknownModel(name, version, f"the node's store and the FL Repository at {self._repository}")
 
-    def _unavailable(self, error: Exception) -> RepositoryUnavailable:
-        return RepositoryUnavailable(str(self._repository), str(error) or type(error).__name__)
+    def _unavailable(self, reason: str) -> RepositoryUnavailable:
+        return RepositoryUnavailable(str(self._repository), reason)
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    """Return the body, or as much of it as metadata may have."""
+    content = b""
+    while len(content) <= _METADATA_BYTES and (chunk := await response.content.readany()):
+        content += chunk
+    return content[:_METADATA_BYTES]

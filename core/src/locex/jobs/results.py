@@ -19,7 +19,7 @@ _CHUNK = 2**20
 async def keep_model(store: Store, record: JobRecord, files: list[Path]) -> dict[str, Any]:
     """Store a run's files and the model's metadata; return what the job's record says of them."""
     job = JobConfiguration.model_validate(record.configuration)
-    version = job.export.model_version or f"{job.model_version}-{record.run_id}"
+    version = job.export.model_version or f"{job.model_version[:100]}-{record.run_id}"  # a name has at most 128
     blobs = {path.name: await _keep(store, path) for path in files}
     first = blobs[files[0].name]
     last = record.history[-1] if record.history else None

@@ -53,26 +53,36 @@ class Run:
         self._start_worker = start_worker
         self._worker = worker
         self._stopping = asyncio.Event()
+        self._beginning: asyncio.Task[None] | None = None
         self._killed_for: FailureKind | None = None
 
     async def go(self) -> None:
         """Run to the end; a claim that fails (the run was stopped meanwhile) ends it at once."""
-        while await self._registry.claim(self.run_id):
-            try:
-                await self._once()
-            except LocexError as error:
-                await self._fail(FailureKind.RAISED, error)
-            finally:
-                await self._end_worker()
-                await self._clear()
-            if not await self._goes_on():
-                return
+        try:
+            while await self._registry.claim(self.run_id):
+                try:
+                    await self._once()
+                except LocexError as error:
+                    await self._fail(FailureKind.RAISED, error)
+                except Exception as error:
+                    log.exception("run %s met a fault of the service", self.run_id)
+                    await self._fail(FailureKind.RAISED, LocexError(f"{type(error).__name__}: {error}", remedy=_FAULT))
+                finally:
+                    await self._end_worker()
+                    await self._clear()
+                if not await self._goes_on():
+                    return
+        finally:
+            await self._end_worker()
 
     async def stop(self) -> None:
         """Ask the worker to leave the federation; it is killed if it does not within the grace."""
         self._stopping.set()
         worker = self._worker
         if worker is None:
+            return
+        if self._beginning is not None:  # the model is on its way; the worker has nothing to leave yet
+            self._beginning.cancel()
             return
         await worker.send(m.Stop())
         with contextlib.suppress(TimeoutError):
@@ -105,7 +115,16 @@ class Run:
             await self._registry.enter(self.run_id, JobState.STOPPED)
             return
         await self._registry.enter(self.run_id, JobState.PREPARING)
-        await self._begin(worker, record)
+        self._beginning = asyncio.create_task(self._begin(worker, record))
+        try:
+            await self._beginning
+        except asyncio.CancelledError:
+            if not self._stopping.is_set():
+                raise
+            await self._registry.enter(self.run_id, JobState.STOPPED)
+            return
+        finally:
+            self._beginning = None
         watch = asyncio.create_task(self._watch(worker))
         try:
             await self._listen(worker)
@@ -229,7 +248,10 @@ class Run:
     async def _goes_on(self) -> bool:
         """After an interruption that the service survived, queue the run again."""
         record = await self._registry.get(self.run_id)
-        if record.state is not JobState.INTERRUPTED or self._stopping.is_set():
+        if record.state is not JobState.INTERRUPTED:
+            return False
+        if self._stopping.is_set():
+            await self._registry.enter(self.run_id, JobState.STOPPED)
             return False
         await self._registry.enter(self.run_id, JobState.QUEUED, resumes=record.resumes + 1)
         return True
@@ -263,6 +285,7 @@ _REMEDIES = {
     FailureKind.TIMED_OUT: "the worker gave no sign of life; raise LOCEX_HEARTBEAT_TIMEOUT if it was only busy",
     FailureKind.OUT_OF_MEMORY: "raise resources.memory_mb or LOCEX_WORKER_MEMORY_MB, or use smaller batches",
 }
+_FAULT = "see the service's log; the disk may be full, or the worker's locex-core another version than the service's"
 
 
 def _completed(history: list[RoundRecord]) -> int:

@@ -36,6 +36,7 @@ from locex.settings import NodeSettings
 
 log = logging.getLogger(__name__)
 _RETRY_AFTER = 30.0  # seconds; a full queue moves when a job ends, which takes minutes rather than seconds
+_LAST_WRITE = 5.0  # seconds to wait for the store at the end of the service
 _PAGE = 1000
 _TRAINING_ID: TypeAdapter[str] = TypeAdapter(Name)
 
@@ -79,9 +80,10 @@ class JobService:
         await asyncio.gather(*tasks, return_exceptions=True)
         for run in runs:
             await run.abandon()
-            with contextlib.suppress(LocexError):
-                if not (await self._registry.get(run.run_id)).state.over:
-                    await self._registry.enter(run.run_id, JobState.INTERRUPTED, reason="the service was stopped")
+            with contextlib.suppress(TimeoutError):  # with the store down, the next start finds the run as it was
+                async with asyncio.timeout(_LAST_WRITE):
+                    if not (await self._registry.get(run.run_id)).state.over:
+                        await self._registry.enter(run.run_id, JobState.INTERRUPTED, reason="the service was stopped")
         await self._spare.close()
 
     # --- what callers ask ---------------------------------------------------------------------------------------------
@@ -101,11 +103,8 @@ class JobService:
             await self._require_inactive(training_id)
             worker, configured = await self._configured_worker(catalog, job, library)
             record = _new_record(training_id, configured, library, [*warnings, *defaults, *configured.warnings])
-            try:
+            async with worker.ended_unless_done():
                 await self._registry.create(record)
-            except LocexError:
-                await worker.end()
-                raise
         await self._enqueue(record.run_id, worker)
         return Accepted(record, record.warnings)
 
@@ -119,8 +118,9 @@ class JobService:
             if record.run_id in self._waiting:
                 self._waiting.remove(record.run_id)
             return await self._registry.enter(record.run_id, JobState.STOPPED)
+        task = self._tasks[record.run_id]
         await run.stop()
-        await asyncio.wait([self._tasks[record.run_id]])
+        await asyncio.wait([task])
         return await self._registry.get(record.run_id)
 
     async def latest(self, training_id: str) -> JobRecord:

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from locex.errors import InvalidConfiguration
 from locex.schemas.data_format import DataFormat
 from locex.schemas.job import DataChoice, JobConfiguration, OptimizerChoice, Pipelines, TransformStep
 from locex.settings import SiteSettings
 
+
+class _Loader(BaseModel):
+    id: str
+    parameters: dict[str, Any] = {}
+
+
+class _Setup(BaseModel):
+    data_loader: str | _Loader | None = None
+
+
+_SETUP = TypeAdapter(_Setup)
 _STEPS = TypeAdapter(list[TransformStep])
+_FORMAT = TypeAdapter(DataFormat)
+
+ValidT = TypeVar("ValidT")
 
 
 def fill_in(job: JobConfiguration, site: SiteSettings) -> tuple[JobConfiguration, list[str]]:
@@ -38,10 +52,11 @@ def fill_in(job: JobConfiguration, site: SiteSettings) -> tuple[JobConfiguration
 
 def data_of(site: SiteSettings) -> DataChoice:
     """Return the site's data source: ``data_loader`` of setup.json, else the setting."""
-    setup = _read(site, "setup.json") or {}
-    loader: Any = setup.get("data_loader") or site.data_source
-    fields: dict[str, Any] = loader if isinstance(loader, dict) else {"id": loader}
-    return DataChoice(source=str(fields["id"]), **fields.get("parameters", {}))
+    setup = _valid(_SETUP, _read(site, "setup.json") or {}, "setup.json")
+    loader = setup.data_loader or site.data_source
+    if isinstance(loader, str):
+        return DataChoice(source=loader)
+    return DataChoice.model_validate(loader.parameters | {"source": loader.id})
 
 
 def pipelines_of(site: SiteSettings) -> Pipelines:
@@ -52,28 +67,28 @@ def pipelines_of(site: SiteSettings) -> Pipelines:
 def format_of(site: SiteSettings) -> DataFormat | None:
     """Return the format that the site's file states, if there is one."""
     content = _read(site, site.data_format_file)
-    return None if content is None else _format(content, site.data_format_file)
+    return None if content is None else _valid(_FORMAT, content, site.data_format_file)
 
 
 def model_format_of(site: SiteSettings) -> DataFormat | None:
     """Return the format that the site says its model takes (model.json), if it does."""
     content = _read(site, "model.json")
-    return None if content is None or "x" not in content else _format(content, "model.json")
-
-
-def _format(content: Any, name: str) -> DataFormat:
-    try:
-        return DataFormat.model_validate(content)
-    except ValidationError as error:
-        raise _unusable(name, str(error)) from None
+    if content is None or (isinstance(content, dict) and "x" not in content):  # the inference service has one too
+        return None
+    return _valid(_FORMAT, content, "model.json")
 
 
 def _steps(site: SiteSettings, side: str) -> list[TransformStep]:
     name = f"transformation_pipeline_{side}.json"
+    return _valid(_STEPS, _read(site, name) or [], name)
+
+
+def _valid(adapter: TypeAdapter[ValidT], content: Any, name: str) -> ValidT:
     try:
-        return _STEPS.validate_python(_read(site, name) or [])
+        return adapter.validate_python(content)
     except ValidationError as error:
-        raise _unusable(name, str(error)) from None
+        faults = (f"/{'/'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False))
+        raise _unusable(name, "; ".join(faults)) from None
 
 
 def _read(site: SiteSettings, name: str) -> Any:

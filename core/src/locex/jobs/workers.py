@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator
 
 from pydantic import BaseModel
@@ -14,7 +13,7 @@ from locex.errors import CrashedPlugin, LocexError
 from locex.jobs.messages import Configure, Configured, FromWorker, Heartbeat, Ready, Refused, as_json, from_worker
 from locex.processes.child import Child, python
 from locex.schemas.job import JobConfiguration
-from locex.settings import NodeSettings, worker_environment
+from locex.settings import WITHHELD, NodeSettings, worker_environment
 
 _START_TIMEOUT = 60  # seconds; a loaded machine may take long to start Python
 
@@ -129,10 +128,6 @@ def environment_of(settings: NodeSettings) -> dict[str, str | None]:
     threads = str(settings.threads or max(1, machine.cores() // settings.max_jobs))
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "LOCEX_THREADS")
     environment: dict[str, str | None] = dict.fromkeys(names, threads)
-    environment |= worker_environment(settings) | {"LOCEX_STORE_URL": None, "LOCEX_API_TOKEN_FILE": None}
+    environment |= worker_environment(settings) | WITHHELD
     environment |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "ORT_DISABLE_TELEMETRY": "1"}
-    if settings.plugin_folder:
-        environment["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [os.environ.get("PYTHONPATH"), str(settings.plugin_folder)])
-        )
     return environment

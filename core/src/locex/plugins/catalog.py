@@ -6,15 +6,20 @@ another interpreter.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from locex.errors import DuplicatePlugin, IncompatiblePlugin, RefusedPlugin, UnknownPlugin
 from locex.plugins.kinds import KINDS
@@ -101,8 +106,9 @@ class Catalog:
         return admitted[0]
 
     def _check_version(self, entry: Entry) -> None:
-        core_version = self.versions.get(CORE, "")
-        if entry.requires and core_version and not Requirement(CORE + entry.requires).specifier.contains(core_version):
+        core_version = self.versions[CORE]
+        # A pre-release of core that is installed counts, as it does for pip.
+        if entry.requires and not SpecifierSet(entry.requires, prereleases=True).contains(core_version):
             raise IncompatiblePlugin(entry.kind, entry.name, entry.origin, CORE + entry.requires, core_version)
 
     def to_json(self) -> str:
@@ -124,8 +130,8 @@ def read_catalog(policy: Policy | None = None, folders: Sequence[Path] = ()) -> 
         # Parsing METADATA of every distribution would take longer than all the rest: look at entry points first.
         if "locex." not in (distribution.read_text("entry_points.txt") or ""):
             continue
-        name = _normalised(distribution.metadata["Name"])
-        if name in versions:  # the first on the path is the one that imports find
+        name = canonicalize_name(distribution.metadata["Name"] or "")
+        if not name or name in versions:  # half removed; or the first on the path is the one that imports find
             continue
         versions[name] = distribution.version
         points = [point for point in distribution.entry_points if point.group.removeprefix("locex.") in KINDS]
@@ -146,17 +152,13 @@ def read_catalog(policy: Policy | None = None, folders: Sequence[Path] = ()) -> 
     return Catalog(entries, versions, policy)
 
 
-def _normalised(name: str) -> str:
-    return name.lower().replace("_", "-").replace(".", "-")
-
-
 def _core_requirement(distribution: importlib.metadata.Distribution) -> str | None:
     for text in distribution.requires or ():
         try:
             requirement = Requirement(text)
         except InvalidRequirement:
             continue
-        if _normalised(requirement.name) == CORE:
+        if canonicalize_name(requirement.name) == CORE:
             return str(requirement.specifier) or None
     return None
 
@@ -165,17 +167,23 @@ def _fingerprint(distribution: importlib.metadata.Distribution) -> str:
     digest = hashlib.sha256(f"{distribution.metadata['Name']} {distribution.version}\n".encode())
     digest.update((distribution.read_text("RECORD") or "").encode())
     for source in sorted(_editable_files(distribution)):
-        status = source.stat()
-        digest.update(f"{source} {status.st_mtime_ns} {status.st_size}\n".encode())
+        with contextlib.suppress(OSError):  # an editor's temporary file, or its dangling link
+            status = source.stat()
+            digest.update(f"{source} {status.st_mtime_ns} {status.st_size}\n".encode())
     return digest.hexdigest()
 
 
-def _editable_files(distribution: importlib.metadata.Distribution) -> Iterable[Path]:
+def _editable_files(distribution: importlib.metadata.Distribution) -> Iterator[Path]:
     """Return the sources of an editable install: its RECORD does not change with them."""
     origin = json.loads(distribution.read_text("direct_url.json") or "{}")
     if not origin.get("dir_info", {}).get("editable"):
-        return ()
-    return Path(str(origin["url"]).removeprefix("file://")).glob("src/**/*.py")
+        return
+    root = Path(url2pathname(urlsplit(str(origin["url"])).path))
+    modules = {point.value.partition(":")[0].partition(".")[0] for point in distribution.entry_points}
+    for place in (root / "src", root):
+        for module in modules:
+            yield from place.glob(f"{module}.py")
+            yield from place.glob(f"{module}/**/*.py")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 from locex.errors import CrashedPlugin
 from locex.plugins.catalog import CORE, Catalog, Entry
 from locex.processes.child import Child, python
+from locex.settings import WITHHELD
 
 _PARALLEL = 2  # processes at once; more would only compete for a small machine's cores
 _FAILURE_AGE = 30.0  # seconds; a broken plugin may be mended by something outside its own files, so ask again
@@ -78,7 +79,7 @@ class Descriptions:
 
     async def _one_process(self, entries: list[Entry]) -> list[dict[str, Any]]:
         """Ask for as many as one process answers; the first that is not answered is the one that ended it."""
-        child = await Child.start(python("locex.plugins.describe", interpreter=self._interpreter))
+        child = await Child.start(python("locex.plugins.describe", interpreter=self._interpreter), environment=WITHHELD)
         answers: list[dict[str, Any]] = []
         how = ""
         try:

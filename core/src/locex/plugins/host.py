@@ -71,7 +71,10 @@ class Host:
         for hook in ("locex_config_model", KINDS[entry.kind].hook):
             if hook not in hooks:
                 raise _broken(entry, f"it does not implement {hook} (is @hookimpl missing?)")
-        model = self._call(instance, "locex_config_model")
+        try:
+            model = self._call(instance, "locex_config_model")
+        except Exception as error:
+            raise _broken(entry, f"locex_config_model raised {type(error).__name__}: {error}") from error
         if not (isinstance(model, type) and issubclass(model, PluginConfig)):
             raise _broken(entry, f"locex_config_model returned {model!r}, not a subclass of PluginConfig")
         return Loaded(entry, instance, model)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from locex.errors import LocexError, RefusedPlugin
-from locex.plugins.catalog import Catalog, Entry
+from locex.plugins.catalog import CORE, Catalog, Entry
 from locex.plugins.descriptions import Descriptions
 from locex.plugins.installed import Installed
 from locex.plugins.kinds import KINDS
@@ -62,14 +62,17 @@ class Listing:
         """Return what changes when any installed plugin changes."""
         return (await self._installed.catalog()).fingerprint
 
-    async def all(self) -> list[PluginInfo]:
-        """Return every installed plugin by kind and name."""
+    async def all(self, *, name: str | None = None) -> list[PluginInfo]:
+        """Return every installed plugin by kind and name; with ``name``, only those called so."""
         catalog = await self._installed.catalog()
-        described = await self._descriptions.of(catalog)
+        offering = {entry.distribution for entry in catalog.entries if name in {None, entry.name}} | {CORE}
+        asked = [entry for entry in catalog.entries if entry.distribution in offering]
+        described = await self._descriptions.of(Catalog(asked, catalog.versions, catalog.policy))
         counts = Counter((entry.kind, entry.name) for entry in catalog.entries)
         return [
             _info(catalog, entry, counts[entry.kind, entry.name], described.get(_key(entry), {}))
             for entry in catalog.entries
+            if name in {None, entry.name}
         ]
 
 

@@ -19,6 +19,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
+_STDERR_LINE = 2**16  # bytes; a longer one is kept in pieces
 _LINE_LIMIT = 16 * 2**20  # bytes; a longer message is a fault of the child's
 _TAIL_LINES = 40
 _LOG_BYTES = 2**20
@@ -32,6 +33,7 @@ class Child:
         self._process = process
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._log: RotatingFileHandler | None = None
+        self._ending: asyncio.Task[int] | None = None
         self._stderr = asyncio.create_task(self._keep_stderr())
         self.identity = identity_of(process.pid)
 
@@ -52,7 +54,7 @@ class Child:
 
     def keep_log(self, path: Path) -> None:
         """From now on, keep standard error in a file too, bounded; what was said so far begins it."""
-        self._log = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, delay=True)
+        self._log = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, delay=True, encoding="utf-8")
         for line in self._tail:
             self._log.emit(logging.makeLogRecord({"msg": line}))
 
@@ -102,7 +104,15 @@ class Child:
         return await self._process.wait()
 
     async def wait(self) -> int:
-        """Wait for the end of the child, end what is left of its group, and return the exit code."""
+        """Wait for the end of the child, end what is left of its group, and return the exit code.
+
+        May be called again, and by several at once: each gets the code.
+        """
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end())
+        return await asyncio.shield(self._ending)
+
+    async def _end(self) -> int:
         code = await self._process.wait()
         self.kill()
         assert self._process.stdin is not None
@@ -129,14 +139,21 @@ class Child:
         return await self.wait()
 
     def kill(self) -> None:
-        """Kill the whole process group at once."""
-        _signal_group(self.pid, signal.SIGKILL)
+        """Kill the whole process group at once, but no later process that was given the same id."""
+        if self.exit_code is None or identity_of(self.pid) is None:
+            _signal_group(self.pid, signal.SIGKILL)
 
     async def _keep_stderr(self) -> None:
         assert self._process.stderr is not None
-        while chunk := await self._process.stderr.read(2**16):
-            for line in chunk.decode(errors="replace").splitlines():
-                self._keep(line)
+        rest = b""
+        while chunk := await self._process.stderr.read(_STDERR_LINE):
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) >= _STDERR_LINE:
+                lines, rest = [*lines, rest], b""
+            for line in lines:
+                self._keep(line.decode(errors="replace").rstrip())
+        if rest:
+            self._keep(rest.decode(errors="replace"))
 
     def _keep(self, line: str) -> None:
         self._tail.append(line[:2000])

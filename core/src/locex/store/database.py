@@ -86,9 +86,12 @@ class Database:
 
     async def _connect(self) -> aiosqlite.Connection:
         connection = await aiosqlite.connect(self._path, isolation_level=None)
-        await connection.execute("PRAGMA busy_timeout = 5000")
-        await connection.execute("PRAGMA journal_mode = WAL")
-        await connection.execute("PRAGMA synchronous = FULL")
+        try:
+            for pragma in ("busy_timeout = 5000", "journal_mode = WAL", "synchronous = FULL"):
+                await connection.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            await connection.close()  # its thread is no daemon: left behind, it would keep the process from ending
+            raise
         return connection
 
     async def _prepare(self) -> None:

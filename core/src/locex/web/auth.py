@@ -14,6 +14,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from locex.errors import Forbidden, InvalidConfiguration, Unauthorized
+from locex.settings import ServiceSettings
 from locex.web.lookup import route_of
 from locex.web.routes import Scope
 
@@ -113,6 +114,17 @@ def make_access(
     check_exposure(host, token_file, insecure=insecure, mutual_tls=mutual_tls)
     tokens = Tokens(token_file) if token_file else None
     return Access(tokens=tokens, hosts=hosts, any_host=insecure or mutual_tls)
+
+
+def access_of(settings: ServiceSettings) -> Access:
+    """Return the protection that a service's settings ask for; raise `InvalidConfiguration` where it has none."""
+    return make_access(
+        settings.host,
+        settings.api_token_file,
+        insecure=settings.insecure,
+        mutual_tls=settings.tls_client_ca is not None,
+        hosts=frozenset(settings.allowed_hosts),
+    )
 
 
 def check_exposure(host: str, token_file: Path | None, *, insecure: bool = False, mutual_tls: bool = False) -> None:

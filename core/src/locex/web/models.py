@@ -37,16 +37,8 @@ class ModelQuery(Configuration):
 routes = Routes()
 
 
-@routes.post(
-    "/model/",
-    tag="models",
-    scope=Scope.RUN,
-    body=ModelMetadata,
-    response=StoredModel,
-    errors=(DuplicateModel, StoreUnavailable),
-)
 async def post_model(request: web.Request, body: ModelMetadata) -> StoredModel:
-    """Receive a new model's metadata for local storage.
+    """Receive new training model metadata for local storage.
 
     Its bytes follow with PUT /model/{name}/{version}.
     """
@@ -55,6 +47,21 @@ async def post_model(request: web.Request, body: ModelMetadata) -> StoredModel:
     if not await request.app[MODELS].store.put_model(model, replace=False):
         raise DuplicateModel(body.model_name, body.model_version)
     return model
+
+
+def model_routes(*, created: int) -> list[Routes]:
+    """Return the routes; ``created``: the status of POST, which is 200 at a node and 201 at the FL Repository."""
+    posting = Routes()
+    posting.post(
+        "/model/",
+        tag="models",
+        scope=Scope.RUN,
+        body=ModelMetadata,
+        response=StoredModel,
+        status=created,
+        errors=(DuplicateModel, StoreUnavailable),
+    )(post_model)
+    return [posting, routes]
 
 
 @routes.get("/model/", tag="models", response=list[StoredModel], errors=(StoreUnavailable,))

@@ -12,7 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaV
 from pydantic_core import core_schema, to_json
 
 from locex.schemas.base import TolerantJsonSchema
-from locex.web.problems import CONTENT_TYPE, STATUS, status_of
+from locex.web.problems import CONTENT_TYPE, status_of
 from locex.web.routes import Route, Routes
 
 REFERENCE = "#/components/schemas/{model}"
@@ -209,7 +209,7 @@ def _success(route: Route, schemas: _Schemas) -> dict[str, Any]:
 def _problems(route: Route) -> dict[str, Any]:
     statuses = route.options.get("statuses", {})
     codes: dict[int, list[str]] = {}
-    for code in sorted(_codes(route), key=list(STATUS).index):
+    for code in sorted(_codes(route)):
         codes.setdefault(status_of(code, statuses), []).append(code)
     return {
         str(status): {

@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
 from locex.errors import InvalidConfiguration, LocexError
+from locex.settings import ServiceSettings
 
 SHUTDOWN = 10.0
 """Seconds that open requests get to end."""
@@ -41,6 +42,14 @@ class Tls:
         if self.client_ca:
             context.verify_mode = ssl.CERT_REQUIRED
         return context
+
+
+def serve_as(settings: ServiceSettings, app: web.Application) -> int:
+    """Run with the address and TLS that a service's settings name; return the exit code of the process."""
+    tls = None
+    if settings.tls_certificate and settings.tls_key:
+        tls = Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+    return serve(app, host=settings.host, port=settings.port, tls=tls)
 
 
 def serve(

@@ -31,12 +31,13 @@ class Checkpoint:
         session.save_state(place)
         save_file(global_parameters, place / "global.safetensors")
         (place / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
-        for path in place.iterdir():
+        for path in (*place.rglob("*"), place):
             _sync(path)
         part = self._folder / "current.part"
         part.write_text(generation, encoding="utf-8")
         _sync(part)
         part.replace(self._folder / _CURRENT)
+        _sync(self._folder)  # before the older generation goes, the name of the new one must be on the disk
         for older in self._folder.iterdir():
             if older.is_dir() and older.name != generation:
                 shutil.rmtree(older, ignore_errors=True)
@@ -50,9 +51,9 @@ class Checkpoint:
             place = self._folder / (self._folder / _CURRENT).read_text(encoding="utf-8")
             progress = json.loads((place / "progress.json").read_text(encoding="utf-8"))
             parameters: Parameters = load_file(place / "global.safetensors")
+            session.load_state(place)
         except (OSError, ValueError, SafetensorError):
             return None
-        session.load_state(place)
         return parameters, progress
 
 

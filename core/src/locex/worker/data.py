@@ -51,9 +51,9 @@ def verify(plan: Plan, site: SiteSettings, prepared: Prepared, signature: ModelS
 
 
 def _check_classes(classes: int, prepared: Prepared, signature: ModelSignature) -> None:
-    outputs = signature.output.size[-1:] if signature.output else (None,)
-    if outputs[-1:] not in ((None,), (classes,)) and not (classes == 2 and outputs == (1,)):  # noqa: PLR2004 -- two classes fit one unit
-        raise mismatch(f"the job's num_classes is {classes}, the model gives {outputs[-1]}", prepared.trail)
+    outputs = (signature.output.size[-1:] or (1,)) if signature.output else (None,)
+    if outputs not in ((None,), (classes,)) and not (classes == 2 and outputs == (1,)):  # noqa: PLR2004 -- two classes fit one unit
+        raise mismatch(f"the job's num_classes is {classes}, the model gives {outputs[0]}", prepared.trail)
     for name, part in (("training", prepared.data.train), ("test", prepared.data.test)):
         found = _classes_in(part)
         if found is not None and found > classes:

@@ -28,7 +28,8 @@ def admit(incoming: Incoming, reference: Parameters, *, max_norm: float) -> Para
 def norm_of(parameters: Parameters) -> float:
     """Return the L2 norm over all float tensors."""
     floats = (tensor for tensor in parameters.values() if tensor.dtype.kind == "f")
-    return math.sqrt(sum(float(np.vdot(t.astype(np.float64, copy=False), t.astype(np.float64))) for t in floats))
+    flat = (tensor.astype(np.float64, copy=False).ravel() for tensor in floats)
+    return math.sqrt(sum(float(np.dot(values, values)) for values in flat))
 
 
 def require_finite(parameters: Parameters, what: str) -> None:
@@ -55,11 +56,12 @@ def _tensor(name: str, arrived: Array, expected: Array) -> Array:
         raise _refused(f"{name} has the type {arrived.dtype}, the model's is {expected.dtype}")
     if arrived.dtype.kind == "f" and not np.isfinite(arrived).all():
         raise _refused(f"{name} holds NaN or infinity")
-    if expected.dtype.kind != "f" and arrived.dtype.kind == "f":
+    integral = expected.dtype.kind in "iub"
+    if integral and arrived.dtype.kind == "f":
         arrived = np.asarray(np.rint(arrived))
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         cast: Array = arrived.astype(expected.dtype)
-    if cast.dtype.kind == "f" and not np.isfinite(cast).all():
+    if not (np.array_equal(cast, arrived) if integral else np.isfinite(cast).all()):
         raise _refused(f"{name} does not fit into {expected.dtype}")
     return cast
 

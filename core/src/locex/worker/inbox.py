@@ -20,13 +20,16 @@ MessageT = TypeVar("MessageT", bound=BaseModel)
 
 
 class Inbox:
-    """Reads commands and sends heartbeats until the process ends; ends the whole group when the service is gone."""
+    """Reads commands until the process ends, and sends heartbeats; ends the whole group when the service is gone."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._queue: queue.Queue[ToWorker] = queue.Queue()
         self._stop = threading.Event()
         threading.Thread(target=self._read, name="inbox", daemon=True).start()
+
+    def beat(self) -> None:
+        """From now on send heartbeats; before, nobody reads them and they would pile up at the service."""
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
     def send(self, message: BaseModel) -> None:
@@ -45,13 +48,15 @@ class Inbox:
         return self._stop.is_set()
 
     def _read(self) -> None:
-        while (content := self._channel.receive()) is not None:
-            message = to_worker(content)
-            if isinstance(message, Stop):
-                self._stop.set()
-            else:
-                self._queue.put(message)
-        os.killpg(os.getpgid(0), signal.SIGKILL)
+        try:
+            while (content := self._channel.receive()) is not None:
+                message = to_worker(content)
+                if isinstance(message, Stop):
+                    self._stop.set()
+                else:
+                    self._queue.put(message)
+        finally:  # also when the service speaks another protocol: nobody would notice its end any more
+            os.killpg(os.getpgid(0), signal.SIGKILL)
 
     def _beat(self) -> None:
         while True:

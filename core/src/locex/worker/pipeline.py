@@ -32,7 +32,8 @@ def walk(source: DataFormat, steps: Sequence[Step]) -> Trail:
     trail: Trail = [("source", source)]
     for step in steps:
         try:
-            trail.append((step.name, step.transform.transform_format(trail[-1][1])))
+            before = trail[-1][1].model_copy(deep=True)  # a step that changes it in place must not rewrite the trail
+            trail.append((step.name, step.transform.transform_format(before)))
         except ValueError as error:
             raise mismatch(f"step {len(trail)} ({step.name}) cannot take its input: {error}", trail) from None
     return trail
@@ -54,7 +55,7 @@ def require(steps: Sequence[Step], storage: Path) -> None:
     """Check what the steps need of this machine; raise `FormatMismatch` naming the step and what lacks."""
     for step in steps:
         needs = step.transform.needs
-        lacking = [f"the library {name}" for name in needs.libraries if importlib.util.find_spec(name) is None]
+        lacking = [f"the library {name}" for name in needs.libraries if not _importable(name)]
         if needs.memory > free_memory():
             lacking.append(f"{needs.memory} GiB of free memory")
         if needs.storage > free_storage(storage):
@@ -65,6 +66,13 @@ def require(steps: Sequence[Step], storage: Path) -> None:
             raise FormatMismatch(
                 f"the step {step.name} needs {' and '.join(lacking)}", remedy="remove the step or provide what it needs"
             )
+
+
+def _importable(library: str) -> bool:
+    try:
+        return importlib.util.find_spec(library) is not None
+    except ImportError:  # the package around a submodule is missing
+        return False
 
 
 def compare(trail: Trail, signature: ModelSignature, declared: DataFormat | None) -> None:
@@ -146,9 +154,8 @@ def _target_sizes(tensor: TensorFormat, spec: TensorSpec) -> list[list[int]]:
     """Return sizes that mean the same target: an index for a score per class, a bare number for one unit."""
     sizes = [tensor.size]
     integer = tensor.dtype is None or np.dtype(tensor.dtype).kind in "iub"
-    outputs = [size for size in spec.size if size is not None]
-    if tensor.size in ([], [1]) and len(spec.size) == 1 and (integer or outputs == [1]):
-        sizes.append(outputs)
+    if tensor.size in ([], [1]) and len(spec.size) == 1 and (integer or spec.size == (1,)):
+        sizes.append([size or 1 for size in spec.size])
     return sizes
 
 

@@ -43,6 +43,7 @@ def work(inbox: Inbox) -> None:
     if plan is None:
         return
     begin = inbox.next(Begin)
+    inbox.beat()
     try:
         ended_early, files = _train(inbox, plan, begin)
         inbox.send(Finished(files=[str(path) for path in files], ended_early=ended_early))

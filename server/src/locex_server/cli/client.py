@@ -25,8 +25,7 @@ class Client:
     async def __aenter__(self) -> Self:
         headers = {}
         if self.token_file:
-            token = self.token_file.read_text(encoding="utf-8").splitlines()[0].rpartition(":")[2].strip()
-            headers["Authorization"] = f"Bearer {token}"
+            headers["Authorization"] = f"Bearer {_first_token(self.token_file)}"
         base = self.url if "://" in self.url else f"http://{self.url}"
         session = aiohttp.ClientSession(base.rstrip("/") + "/", headers=headers, timeout=_TIMEOUT)
         object.__setattr__(self, "session", session)
@@ -39,10 +38,9 @@ class Client:
         """Return the JSON answer, or None where there is none."""
         try:
             async with self.session.request(method, path, **arguments) as response:
-                content = await response.read()
+                answer = await self._answer(response)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise click.ClickException(f"{self.url} does not answer: {error}") from None
-        answer = json.loads(content) if content else None
         if response.ok:
             return answer
         raise click.ClickException(explain(answer))
@@ -52,7 +50,7 @@ class Client:
         try:
             async with self.session.get(path) as response:
                 if not response.ok:
-                    raise click.ClickException(explain(await response.json(content_type=None)))
+                    raise click.ClickException(explain(await self._answer(response)))
                 kind = ""
                 async for line in response.content:
                     name, _, value = line.decode().rstrip("\n").partition(": ")
@@ -62,6 +60,28 @@ class Client:
                         yield kind, json.loads(value)["content"]
         except (aiohttp.ClientError, TimeoutError) as error:
             raise click.ClickException(f"{self.url} does not answer any more: {error}") from None
+
+    async def _answer(self, response: aiohttp.ClientResponse) -> Any:
+        content = await response.read()
+        try:
+            return json.loads(content) if content else None
+        except ValueError:
+            raise click.ClickException(
+                f"{self.url} is no service of locex: it answered {response.status} with {response.content_type}"
+            ) from None
+
+
+def _first_token(path: Path) -> str:
+    """Return the first token of a file like the service's own: ``scope:token`` or a bare token in a line."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.ClickException(f"the token file {path} cannot be read: {error}") from None
+    tokens = [line for line in lines if line and not line.startswith("#")]
+    if not tokens:
+        raise click.ClickException(f"the token file {path} holds no token")
+    scope, separator, token = tokens[0].partition(":")
+    return token.strip() if separator else scope
 
 
 def explain(problem: Any) -> str:

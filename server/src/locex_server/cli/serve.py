@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from locex.settings import NodeSettings
+from locex.settings import NodeSettings, read_settings
 
 
 @click.command()
@@ -24,13 +24,9 @@ def serve(**options: Any) -> None:
 
     Every option has a setting in the environment; docs/settings.md lists them all.
     """
-    from locex.web.serve import Tls
-    from locex.web.serve import serve as run
+    from locex.web.serve import serve_as
     from locex_server.app import init_app
 
-    settings = NodeSettings(**{name: value for name, value in options.items() if value is not None})
+    settings = read_settings(NodeSettings, **{name: value for name, value in options.items() if value is not None})
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    tls = None
-    if settings.tls_certificate and settings.tls_key:
-        tls = Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
-    sys.exit(run(init_app(settings), host=settings.host, port=settings.port, tls=tls))
+    sys.exit(serve_as(settings, init_app(settings)))

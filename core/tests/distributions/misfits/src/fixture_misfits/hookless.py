@@ -1,3 +1,5 @@
+import os
+
 from locex.hookspecs import hookimpl
 from locex.schemas.plugin import PluginConfig
 
@@ -27,6 +29,30 @@ class NoModel:
     @hookimpl
     def locex_config_model(self):
         return dict
+
+    @hookimpl
+    def locex_create_transform(self, config):
+        return config
+
+
+class RaisingModel:
+    """Fails only when it is asked for its model."""
+
+    @hookimpl
+    def locex_config_model(self):
+        raise ValueError("no model today")
+
+    @hookimpl
+    def locex_create_transform(self, config):
+        return config
+
+
+class ExitLater:
+    """Ends the process when it is asked for its model."""
+
+    @hookimpl
+    def locex_config_model(self):
+        os._exit(5)
 
     @hookimpl
     def locex_create_transform(self, config):

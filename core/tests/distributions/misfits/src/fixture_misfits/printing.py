@@ -10,7 +10,7 @@ sys.stdin.read()
 
 
 class PrintingConfig(PluginConfig):
-    undescribed: int = 0
+    undescribed: int = sum(name in os.environ for name in ("LOCEX_STORE_URL", "LOCEX_API_TOKEN_FILE"))
 
 
 class Printing:
