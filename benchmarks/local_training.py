@@ -65,8 +65,6 @@ def make_session(path: Path, data: tuple[Dataset, Dataset], optimizer_name: str,
     context = BuildContext(
         artefact=ModelArtefact(path, metadata, ""),
         data=LocalData(*data, DataFormat.of({"image": {"size": [1, 28, 28]}}, {"categorical": {"size": []}})),
-        loss=None,
-        metrics=("accuracy",),
         num_classes=10,
         config=CONFIG,
         optimizer=optimizer(optimizer_name),
@@ -78,7 +76,9 @@ def make_session(path: Path, data: tuple[Dataset, Dataset], optimizer_name: str,
         seed=seed,
     )
     builder = plugin("builder", "pytorch")
-    session: TrainingSession = builder.locex_create_builder(builder.locex_config_model()(), context)
+    session: TrainingSession = builder.locex_create_builder(
+        builder.locex_config_model()(eval_metrics=["accuracy"]), context
+    )
     return session
 
 

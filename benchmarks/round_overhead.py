@@ -12,19 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
-import socket
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from processes import Bench, free_port, start_superlink
 
 if TYPE_CHECKING:
     from locex.api import Evaluation, Incoming, Scalar, Update
@@ -112,72 +109,6 @@ def evaluate(message, context):
 """
 
 
-class Bench:
-    """A temporary folder, and processes in groups of their own that all end with it."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="locex-overhead-")))
-        self.stack = stack
-        self.environment = dict(os.environ) | {
-            "HOME": str(self.folder),
-            "FLWR_HOME": str(self.folder / "flwr"),
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        }
-
-    def start(self, *arguments: object) -> subprocess.Popen[bytes]:
-        """Start a program."""
-        log = self.stack.enter_context((self.folder / "log").open("ab"))
-        process = subprocess.Popen(
-            [str(part) for part in arguments],
-            env=self.environment,
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        self.stack.callback(kill, process)
-        return process
-
-    def me(self, *arguments: object) -> subprocess.Popen[bytes]:
-        """Start this file in another role."""
-        return self.start(sys.executable, Path(__file__).resolve(), *arguments)
-
-    def read(self, path: Path, seconds: float) -> list[float]:
-        """Wait for a file of numbers and read it."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            with suppress(OSError, ValueError):
-                return list(json.loads(path.read_text()))
-            time.sleep(0.1)
-        tail = "\n".join((self.folder / "log").read_text(errors="replace").splitlines()[-30:])
-        raise SystemExit(f"{path.name} did not come in {seconds:g} s; the end of the log:\n{tail}")
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until and process.poll() is None:
-        with suppress(OSError):
-            socket.create_connection(("127.0.0.1", port), 0.2).close()
-            return
-        time.sleep(0.05)
-    raise SystemExit("a server did not come up")
-
-
 # --- one measurement, each with fresh processes ---
 
 
@@ -185,7 +116,7 @@ def classic(rounds: int) -> list[float]:
     with ExitStack() as stack:
         bench = Bench(stack)
         port, out = free_port(), bench.folder / "times.json"
-        bench.me("--serve", port, rounds, out)
+        bench.python(__file__, "--serve", port, rounds, out)
         outs = nodes(bench, "grpc:FlowerGrpc", port, rounds)
         return overheads(bench, out, outs, 120)
 
@@ -194,8 +125,7 @@ def superlink(rounds: int, *, poll: float = 0.0, stock: bool = False) -> list[fl
     with ExitStack() as stack:
         bench = Bench(stack)
         port, out = free_port(), bench.folder / "times.json"
-        options = ["--insecure", "--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", port]
-        await_port(port, bench.start("flower-superlink", *options))
+        start_superlink(bench, port)
         outs = []
         if stock:
             for _ in range(2):
@@ -209,7 +139,7 @@ def superlink(rounds: int, *, poll: float = 0.0, stock: bool = False) -> list[fl
 def nodes(bench: Bench, plugin: str, port: int, rounds: int) -> list[Path]:
     outs = [bench.folder / f"node{index}.json" for index in range(2)]
     for out in outs:
-        bench.me("--join", plugin, port, rounds, out)
+        bench.python(__file__, "--join", plugin, port, rounds, out)
     return outs
 
 

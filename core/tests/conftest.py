@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from locex.api import StoreContext
 from locex.jobs.service import JobService
 from locex.plugins.catalog import read_catalog
 from locex.plugins.host import Host
@@ -17,6 +17,7 @@ from locex.plugins.installed import Installed
 from locex.schemas.model import StoredModel
 from locex.schemas.record import JobState
 from locex.settings import NodeSettings
+from locex.store.protocol import StoreContext
 
 DISTRIBUTIONS = Path(__file__).parent / "distributions"
 
@@ -45,6 +46,17 @@ def settings(tmp_path, plugin_folder):
         denied_distributions=["locex-fixture-exiting", "locex-fixture-hanging"],
         spare_worker=False,
     )
+
+
+@pytest.fixture
+def eventually():
+    """Wait until a condition holds; the test's own time-out ends a wait for what never comes."""
+
+    async def wait(condition):
+        while not condition():  # noqa: ASYNC110 -- what is waited for happens in other processes
+            await asyncio.sleep(0.01)
+
+    return wait
 
 
 class Node:

@@ -63,7 +63,7 @@ def test_names_by_library_lose_their_library():
 def test_an_unknown_name_lists_those_of_its_library():
     known = catalog(*(entry("optimizer", name) for name in ("pytorch.adam", "keras.ftrl")))
     with pytest.raises(
-        UnknownPlugin, match="no optimizer named 'adamant' is installed; installed are: adam$"
+        UnknownPlugin, match=r"no optimizer named 'adamant' is installed; installed are: adam$"
     ) as caught:
         known.find("optimizer", "adamant", library="pytorch", path="/optimizer_config/optimizer")
     assert caught.value.errors[0]["path"] == "/optimizer_config/optimizer"

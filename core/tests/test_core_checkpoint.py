@@ -86,10 +86,8 @@ def test_an_end_before_the_older_generation_is_dropped_keeps_the_newer(folder):
 
 
 @pytest.mark.parametrize("name", ["global.safetensors", "progress.json", "optimizer/word"])
-@pytest.mark.parametrize("content", [None, b"", b"\xff\xff\xff\xff\xff\xff\xff\xff{"])
+@pytest.mark.parametrize("content", [None, b"\xff", b"\xff\xff\xff\xff\xff\xff\xff\xff{"])
 def test_what_cannot_be_read_counts_as_nothing(folder, name, content):
-    if name.endswith("word") and content == b"":
-        pytest.skip("an empty word is a word")
     (generation(folder) / name).unlink()
     if content is not None:
         (generation(folder) / name).write_bytes(content)

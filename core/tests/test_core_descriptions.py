@@ -91,7 +91,9 @@ async def test_plugins_are_described_without_the_services_secrets(tmp_path, plug
 
 
 async def test_the_listing_names_each_plugin_with_what_is_wrong(tmp_path, plugin_folder):
-    policy = Policy(denied=frozenset({"locex-fixture-exiting", "locex-fixture-hanging", "locex-fixture-duplicate"}))
+    names = ("tiny", "misfits", "raising", "too-old", "duplicate", "duplicate-too", "exiting")
+    allowed = frozenset(f"locex-fixture-{name}" for name in names)
+    policy = Policy(allowed, frozenset({"locex-fixture-exiting", "locex-fixture-duplicate"}))
     installed = Installed(policy, interpreter=sys.executable, folders=[plugin_folder])
     infos = await Listing(installed, descriptions(tmp_path, plugin_folder)).all()
     by_key = {(info.kind, info.name, info.distribution): info for info in infos}

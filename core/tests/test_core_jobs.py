@@ -272,6 +272,14 @@ async def test_a_worker_over_its_memory_is_ended(node, monkeypatch):
     assert "memory_mb" in record.failure.remedy
 
 
+async def test_a_round_over_its_time_is_ended(node, monkeypatch):
+    monkeypatch.setenv("FIXTURE_EPOCH_SECONDS", "30")
+    await node.submit(resources={"round_timeout": 0.5})
+    record = await node.end()
+    assert record.failure.kind is FailureKind.TIMED_OUT
+    assert "round_timeout" in record.failure.remedy
+
+
 async def test_a_silent_worker_is_ended(open_node, monkeypatch):
     async with open_node(heartbeat_timeout=3.0) as node:
         await node.submit(server_address="endless:1")

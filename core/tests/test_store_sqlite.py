@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from locex.api import StoreContext
 from locex.errors import StoreUnavailable
+from locex.store.protocol import StoreContext
 from locex.testing.store_contract import StoreContract, chunks, job, model
 
 WRITER = Path(__file__).parent / "store_writer.py"

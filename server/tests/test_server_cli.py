@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -62,46 +63,50 @@ async def test_a_job_is_submitted_watched_and_shown(job):
     assert [line.split()[:3] for line in stdout.splitlines()[1:]] == [["5", "FINISHED", "2/2"]]
     code, stdout, _ = await job("status", "5", "--json")
     assert json.loads(stdout)["state"] == "FINISHED"
-
-
-async def test_json_for_programs(job):
-    code, stdout, _ = await job("submit", "--json", "--training-id", "x", content=JOB | {"training_id": "x"})
-    assert code == 0
-    assert json.loads(stdout)["training_id"] == "x"
-    code, stdout, _ = await job("watch", "x", "--json")
-    events = [json.loads(line) for line in stdout.splitlines()]
-    assert events[-1] == {"event": "state", "state": "FINISHED"}
-    code, stdout, _ = await job("status", "--json")
-    assert json.loads(stdout)["total"] == 1
+    code, stdout, _ = await job("watch", "5", "--json")
+    assert json.loads(stdout.splitlines()[-1]) == {"event": "state", "state": "FINISHED"}
 
 
 async def test_a_job_is_stopped_and_watching_one_that_did_not_finish_fails(job):
-    await job("submit", content=JOB | {"server_address": "endless"})
-    code, stdout, _ = await job("stop", "5")
+    endless = JOB | {"server_address": "endless"}
+    code, stdout, _ = await job("submit", "--json", "--training-id", "x", content=endless | {"training_id": "x"})
     assert code == 0
-    assert "training 5: STOPPED" in stdout
-    assert json.loads((await job("stop", "5", "--json"))[1])["state"] == "STOPPED"
-    code, stdout, _ = await job("watch", "5")
+    assert json.loads(stdout)["training_id"] == "x"
+    code, stdout, _ = await job("status", "--json")
+    assert json.loads(stdout)["total"] == 1
+    code, stdout, _ = await job("stop", "x")
+    assert code == 0
+    assert "training x: STOPPED" in stdout
+    assert json.loads((await job("stop", "x", "--json"))[1])["state"] == "STOPPED"
+    code, stdout, _ = await job("watch", "x")
     assert code == 1
     assert "STOPPED" in stdout
 
 
-async def test_a_refusal_shows_field_reason_and_remedy(job, launch, locex):
+async def test_a_refusal_shows_field_reason_and_remedy(job):
     code, stdout, stderr = await job("submit", content=JOB | {"optimizer_config": {"optimizer": "sgd", "rho": 1}})
     assert (code, stdout) == (1, "")
     assert "/optimizer_config/rho: unknown key; allowed here are: learning_rate" in stderr
     assert "remedy: correct the named fields" in stderr
-    for arguments, content, part in (
-        (["status", "nobody"], None, "no job has the training id 'nobody'"),
-        (["status", "a b/c"], None, "the path is invalid"),
-        (["submit"], "{", "is not JSON"),
-        (["submit"], {"model_name": "m"}, "no training id"),
-        (["--url", "127.0.0.1:1", "status"], None, "127.0.0.1:1 does not answer"),
-        (["--url", "ftp://127.0.0.1", "status"], None, "ftp://127.0.0.1"),
-        (["--token-file", "/nowhere", "status"], None, "/nowhere"),
-    ):
-        code, _, stderr = await job(*arguments, content=content)
-        assert code == 1, arguments
+    code, _, stderr = await job("submit", content="{")
+    assert code == 1
+    assert "is not JSON" in stderr
+    code, _, stderr = await job("submit", content={"model_name": "m"})
+    assert code == 1
+    assert "no training id" in stderr
+
+
+async def test_what_cannot_be_asked_is_told_without_a_traceback(job):
+    cases = {
+        ("status", "nobody"): "no job has the training id 'nobody'",
+        ("status", "a b/c"): "the path is invalid",
+        ("--url", "127.0.0.1:1", "status"): "127.0.0.1:1 does not answer",
+        ("--url", "ftp://127.0.0.1", "status"): "ftp://127.0.0.1",
+        ("--token-file", "/nowhere", "status"): "/nowhere",
+    }
+    answers = await asyncio.gather(*(job(*arguments) for arguments in cases))
+    for part, (code, stdout, stderr) in zip(cases.values(), answers, strict=True):
+        assert (code, stdout) == (1, "")
         assert part in stderr
         assert "Traceback" not in stderr
 
@@ -135,12 +140,14 @@ async def test_something_else_than_a_service_is_told(locex, aiohttp_server):
 
 
 async def test_plugins_are_listed_and_checked(locex):
-    code, stdout, _ = await locex("plugins", "list", "--json", "--kind", "transform")
+    fewer = "locex-fixture-tiny,locex-fixture-raising"
+    code, stdout, _ = await locex("plugins", "list", "--json", LOCEX_ALLOWED_DISTRIBUTIONS=fewer)
     assert code == 0
     found = {(info["name"], info["distribution"]): info for info in json.loads(stdout)}
     assert found["scale", "locex-fixture-tiny"]["configuration"]["properties"]["factor"]
     assert found["raising", "locex-fixture-raising"]["error"]["code"] == "plugin-broken"
-    code, stdout, _ = await locex("plugins", "list")
+    assert found["printing", "locex-fixture-misfits"]["error"]["code"] == "plugin-refused"
+    code, stdout, _ = await locex("plugins", "list", "--kind", "optimizer", LOCEX_ALLOWED_DISTRIBUTIONS=fewer)
     assert code == 0
     assert "tiny.sgd" in stdout
 

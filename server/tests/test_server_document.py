@@ -33,7 +33,8 @@ def changed(**sections):
 
 @pytest.fixture
 async def document(open_node):
-    return await (await open_node()).call("GET", "/openapi.json")
+    node = await open_node(allowed_distributions=["locex-fixture-tiny"])
+    return await node.call("GET", "/openapi.json")
 
 
 async def test_the_document_is_valid_and_has_every_path_of_the_public_description(document):

@@ -16,7 +16,7 @@ class Repository:
     """An FL Repository; the model's name chooses how it behaves."""
 
     def __init__(self):
-        self.left = asyncio.Event()
+        self.asked, self.left = asyncio.Event(), asyncio.Event()
 
     async def metadata(self, request):
         name, version = request.query["model_name"], request.query["model_version"]
@@ -42,6 +42,7 @@ class Repository:
     async def content(self, request):
         response = web.StreamResponse()
         await response.prepare(request)
+        self.asked.set()
         try:
             match request.match_info["name"]:
                 case "endless":
@@ -55,7 +56,7 @@ class Repository:
                     raise web.HTTPNotFound
                 case _:
                     await response.write(WEIGHTS)
-        except ConnectionError:
+        finally:
             self.left.set()
         return response
 
@@ -120,6 +121,6 @@ async def test_a_body_without_end_fails_the_job_at_the_bound(node, repository):
 
 async def test_a_job_whose_model_never_arrives_can_be_stopped(node, repository):
     await node.submit("t", model_name="trickling")
-    await node.until("PREPARING")
+    await asyncio.wait_for(repository.asked.wait(), 30)
     assert (await node.call("DELETE", "/job/t"))["state"] == "STOPPED"
     await asyncio.wait_for(repository.left.wait(), 30)

@@ -9,11 +9,11 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from locex.api import Store
 from locex.errors import ActiveJob, LocexError, UnknownModel
 from locex.processes.child import reap
 from locex.schemas.model import StoredModel
 from locex.schemas.record import JobRecord, JobState
+from locex.store.protocol import Store
 from locex_controller.initial import WEIGHTS, extract_weights
 from locex_controller.records import Records, failure_of
 from locex_controller.request import TrainingRequest, parse_request

@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from locex.api import Store
 from locex.errors import UnknownJob
 from locex.schemas.record import Failure, FailureKind, JobEvent, JobRecord, JobState, RoundRecord
+from locex.store.protocol import Store
 
 _PAGE = 1000
 

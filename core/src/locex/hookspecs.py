@@ -34,12 +34,11 @@ if TYPE_CHECKING:
         PrivacyContext,
         PrivacyMechanism,
         SiteContext,
-        Store,
-        StoreContext,
         TrainingSession,
         Transform,
     )
     from locex.schemas.plugin import PluginConfig
+    from locex.store.protocol import Store, StoreContext
 
 hookspec = pluggy.HookspecMarker("locex")
 hookimpl = pluggy.HookimplMarker("locex")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from packaging.utils import canonicalize_name
 from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
@@ -67,6 +68,9 @@ class SiteSettings(BaseSettings):
     data_source: str = Field(default="npy", description="The data source where neither job nor setup.json names one.")
     dataset: str = Field(default="default", description="The operator's name of the data set, for the privacy ledger.")
     federation: str = Field(default="flower-grpc", description="The federation where the job names none.")
+    federation_fields: dict[str, dict[str, Any]] = Field(
+        default={}, description='Fields of federations by name, as JSON: {"flower-grpc": {"backoff_max": 10}}.'
+    )
     federated_port: int = Field(
         default=8080, validation_alias="FEDERATED_PORT", description="Port of a Flower server named without one."
     )
@@ -97,7 +101,7 @@ class ServiceSettings(PluginSettings):
     tls_client_ca: Path | None = Field(default=None, description="PEM file of the CA of callers: mTLS.")
     max_model_mb: int = Field(default=2048, gt=0, description="Largest model artefact, in MiB.")
     stop_grace: float = Field(default=10, gt=0, description="Seconds a process has to stop before it is killed.")
-    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="What is logged.")
 
 
 class NodeSettings(SiteSettings, ServiceSettings):
@@ -158,7 +162,12 @@ def worker_environment(settings: NodeSettings) -> dict[str, str | None]:
     """Return the environment in which a worker reads the same site and plugin settings; None: not set."""
     environment: dict[str, str | None] = {}
     for name, field in (SiteSettings.model_fields | PluginSettings.model_fields).items():
-        value = getattr(settings, name)
-        text = ",".join(value) if isinstance(value, list) else None if value is None else str(value)
-        environment[str(field.validation_alias or f"LOCEX_{name.upper()}")] = text or None
+        environment[str(field.validation_alias or f"LOCEX_{name.upper()}")] = _text(getattr(settings, name)) or None
     return environment
+
+
+def _text(value: Any) -> str:
+    """Return a setting as the environment writes it."""
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return ",".join(value) if isinstance(value, list) else "" if value is None else str(value)

@@ -55,8 +55,6 @@ def make_context():
         )
         artefact = ModelArtefact(path, metadata, hashlib.sha256(path.read_bytes()).hexdigest())
         defaults = {
-            "loss": None,
-            "metrics": ("accuracy",),
             "num_classes": None,
             "config": TrainConfig(batch_size=16),
             "optimizer": optimizer(lr=0.1, momentum=0.9),
@@ -75,10 +73,11 @@ def make_context():
 
 @pytest.fixture
 def make_session(make_context):
-    def make(path, **fields):
+    def make(path, *, loss="categorical_crossentropy", metrics=("accuracy",), **fields):
         (entry,) = entry_points(group="locex.builder", name="pytorch")
         builder = entry.load()()
-        return builder.locex_create_builder(builder.locex_config_model()(), make_context(path, **fields))
+        config = validate(builder.locex_config_model(), {"eval_func": loss, "eval_metrics": list(metrics)})
+        return builder.locex_create_builder(config, make_context(path, **fields))
 
     return make
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+from importlib.metadata import entry_points
 
 import numpy as np
 import onnx
@@ -10,6 +11,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from locex.errors import InvalidConfiguration
+from locex.schemas.base import validate
 from locex.schemas.job import TrainConfig
 from locex_torch_builder.artefact import write_architecture
 
@@ -68,15 +70,20 @@ def test_torchscript_becomes_onnx_too(tmp_path, make_session, kit):
     check_outputs(model, session, kit.blobs().x)
 
 
-def test_unknown_formats_are_refused(trained, tmp_path):
-    with pytest.raises(InvalidConfiguration, match="'tflite'; known are: safetensors, onnx") as caught:
-        trained.export(tmp_path / "out", ["safetensors", "tflite"])
+def configured(*formats):
+    (entry,) = entry_points(group="locex.builder", name="pytorch")
+    return validate(entry.load()().locex_config_model(), {"export": {"formats": list(formats)}})
+
+
+def test_unknown_formats_are_refused_before_any_training():
+    with pytest.raises(InvalidConfiguration, match="'safetensors' or 'onnx'") as caught:
+        configured("safetensors", "tflite")
     assert caught.value.errors[0]["path"] == "/export/formats/1"
 
 
-def test_missing_libraries_are_named(trained, tmp_path, monkeypatch):
+def test_missing_libraries_are_named(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find(name))
-    with pytest.raises(InvalidConfiguration, match="missing onnxscript") as caught:
-        trained.export(tmp_path / "out", ["onnx"])
-    assert caught.value.remedy == "pip install locex-torch-builder[onnx]"
+    with pytest.raises(InvalidConfiguration, match=r"onnx needs onnxscript: pip install locex-torch-builder\[onnx\]"):
+        configured("onnx")
+    assert configured("safetensors").export.formats == ["safetensors"]

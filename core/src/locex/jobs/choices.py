@@ -7,6 +7,7 @@ from typing import Any
 
 from locex.plugins.catalog import Catalog, Entry
 from locex.schemas.job import JobConfiguration
+from locex.settings import SiteSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +22,11 @@ class Choice:
     name_path: str
 
 
-def choices_of(job: JobConfiguration, library: str) -> list[Choice]:
-    """Return every plugin of a job in which nothing is left open (`locex.jobs.site.fill_in`)."""
+def choices_of(job: JobConfiguration, library: str, site: SiteSettings) -> list[Choice]:
+    """Return every plugin of a job in which nothing is left open (`locex.jobs.site.fill_in`).
+
+    A job names its federation; the federation's fields are the operator's, since they may name keys.
+    """
     assert job.optimizer_config is not None
     assert job.data is not None
     assert job.transformations is not None
@@ -30,7 +34,14 @@ def choices_of(job: JobConfiguration, library: str) -> list[Choice]:
     optimizer, data = job.optimizer_config, job.data
     choices = [
         Choice("builder", "builder", library, {}, "", "/model_name"),
-        Choice("federation", "federation", job.federation, {}, "", "/federation"),
+        Choice(
+            "federation",
+            "federation",
+            job.federation,
+            site.federation_fields.get(job.federation, {}),
+            "",
+            "/federation",
+        ),
         Choice("data", "data", data.source, data.fields(), "/data", "/data/source"),
         _choice("optimizer", "optimizer", optimizer.optimizer, optimizer.fields(), "/optimizer_config"),
     ]

@@ -10,10 +10,10 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-from locex.api import Store
 from locex.errors import StoreUnavailable, UnknownJob
 from locex.jobs.states import check
 from locex.schemas.record import JobEvent, JobRecord, JobState
+from locex.store.protocol import Store
 
 log = logging.getLogger(__name__)
 _RETRY = 1.0  # seconds between tries while the store is down

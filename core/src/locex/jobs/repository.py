@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import aiohttp
 from pydantic import ValidationError
 
-from locex.api import Store
 from locex.errors import InvalidModel, RepositoryUnavailable, UnknownModel
 from locex.schemas.model import ModelMetadata, StoredModel
+from locex.store.protocol import Store
 
 _METADATA_TIMEOUT = aiohttp.ClientTimeout(total=5)
 _DOWNLOAD_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=5, sock_read=60)

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from locex.api import Blob, Store
 from locex.schemas.job import JobConfiguration
 from locex.schemas.model import StoredModel
 from locex.schemas.record import JobRecord
+from locex.store.protocol import Blob, Store
 
 _CHUNK = 2**20
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import shutil
 import signal
 import time
@@ -14,7 +15,6 @@ from typing import Any
 
 import psutil
 
-from locex.api import Store
 from locex.errors import LocexError
 from locex.jobs import messages as m
 from locex.jobs.registry import Registry, persist
@@ -25,6 +25,7 @@ from locex.schemas.job import JobConfiguration
 from locex.schemas.model import ModelMetadata
 from locex.schemas.record import Failure, FailureKind, JobRecord, JobState, RoundRecord
 from locex.settings import NodeSettings
+from locex.store.protocol import Store
 
 log = logging.getLogger(__name__)
 _WATCH = 1.0  # seconds between looks at a worker's memory
@@ -55,6 +56,7 @@ class Run:
         self._stopping = asyncio.Event()
         self._beginning: asyncio.Task[None] | None = None
         self._killed_for: FailureKind | None = None
+        self._busy_since: float | None = None
 
     async def go(self) -> None:
         """Run to the end; a claim that fails (the run was stopped meanwhile) ends it at once."""
@@ -170,6 +172,7 @@ class Run:
     async def _handle(self, worker: Worker, message: m.FromWorker) -> None:
         match message:
             case m.StateChanged():
+                self._busy_since = None if message.state is JobState.WAITING else time.monotonic()
                 await self._registry.enter(self.run_id, message.state, reason=message.reason)
             case m.RoundFinished():
                 await self._round(message)
@@ -257,16 +260,20 @@ class Run:
         return True
 
     async def _watch(self, worker: Worker) -> None:
-        """Kill the worker when its group takes more memory than it may."""
+        """Kill the worker when its group takes more memory, or a fit or evaluation more time, than it may."""
         record = await self._registry.get(self.run_id)
-        asked = record.configuration.get("resources", {}).get("memory_mb")
-        limits = [limit for limit in (asked, self._settings.worker_memory_mb) if limit]
-        while limits:
+        resources = JobConfiguration.model_validate(record.configuration).resources
+        limits = [limit for limit in (resources.memory_mb, self._settings.worker_memory_mb) if limit]
+        while limits or resources.round_timeout:
             await asyncio.sleep(_WATCH)
-            if await asyncio.to_thread(_memory_mb, worker.child.pid) > min(limits):
+            if limits and await asyncio.to_thread(_memory_mb, worker.child.pid) > min(limits):
                 self._killed_for = FailureKind.OUT_OF_MEMORY
-                worker.child.kill()
-                return
+            elif self._busy_since and time.monotonic() - self._busy_since > (resources.round_timeout or math.inf):
+                self._killed_for = FailureKind.TIMED_OUT
+            else:
+                continue
+            worker.child.kill()
+            return
 
     async def _end_worker(self) -> None:
         if self._worker is not None:
@@ -282,7 +289,7 @@ class Run:
 
 _REMEDIES = {
     FailureKind.CRASHED: "read the log above; a plugin or a library ended the process: try `locex plugins check NAME`",
-    FailureKind.TIMED_OUT: "the worker gave no sign of life; raise LOCEX_HEARTBEAT_TIMEOUT if it was only busy",
+    FailureKind.TIMED_OUT: "raise resources.round_timeout, or LOCEX_HEARTBEAT_TIMEOUT if it was only busy",
     FailureKind.OUT_OF_MEMORY: "raise resources.memory_mb or LOCEX_WORKER_MEMORY_MB, or use smaller batches",
 }
 _FAULT = "see the service's log; the disk may be full, or the worker's locex-core another version than the service's"

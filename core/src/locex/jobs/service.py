@@ -15,7 +15,6 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from locex.api import Page, Store
 from locex.errors import ActiveJob, InvalidConfiguration, LocexError, QueueFull
 from locex.jobs.choices import choices_of, find
 from locex.jobs.messages import Configured
@@ -33,6 +32,7 @@ from locex.schemas.job import JobConfiguration, parse_job
 from locex.schemas.model import Name
 from locex.schemas.record import JobEvent, JobRecord, JobState
 from locex.settings import NodeSettings
+from locex.store.protocol import Page, Store
 
 log = logging.getLogger(__name__)
 _RETRY_AFTER = 30.0  # seconds; a full queue moves when a job ends, which takes minutes rather than seconds
@@ -97,7 +97,7 @@ class JobService:
         metadata = await self._models.metadata(job.model_name, job.model_version)
         library = metadata.meta.library
         catalog = await self._installed.catalog()
-        for choice in choices_of(job, library):
+        for choice in choices_of(job, library, self._settings):
             find(catalog, choice, library)
         with self._admission(training_id):
             await self._require_inactive(training_id)
@@ -176,7 +176,7 @@ class JobService:
         self, catalog: Catalog, job: JobConfiguration, library: str
     ) -> tuple[Worker, Configured]:
         worker = await self._spare.take(catalog.fingerprint)
-        names = ", ".join(f"{choice.kind} {choice.name}" for choice in choices_of(job, library))
+        names = ", ".join(f"{choice.kind} {choice.name}" for choice in choices_of(job, library, self._settings))
         try:
             patience = self._settings.plugin_timeout
             return worker, await worker.configure(job, library, patience=patience, names=names)

@@ -23,8 +23,6 @@ from locex.api import (
     PrivacyContext,
     PrivacyMechanism,
     SiteContext,
-    Store,
-    StoreContext,
     TrainingSession,
     Transform,
 )
@@ -33,6 +31,7 @@ from locex.plugins.catalog import Entry
 from locex.plugins.kinds import KINDS
 from locex.schemas.base import validate
 from locex.schemas.plugin import PluginConfig
+from locex.store.protocol import Store, StoreContext
 
 
 @dataclass(frozen=True, slots=True, eq=False)

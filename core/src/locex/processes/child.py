@@ -24,6 +24,7 @@ _LINE_LIMIT = 16 * 2**20  # bytes; a longer message is a fault of the child's
 _TAIL_LINES = 40
 _LOG_BYTES = 2**20
 _LAST_WORDS = 1.0  # seconds
+_POLL = 0.02  # seconds
 
 
 class Child:
@@ -100,8 +101,13 @@ class Child:
             self._keep(line.decode(errors="replace").rstrip())
 
     async def exited(self) -> int:
-        """Wait until the child itself has ended, and return its exit code."""
-        return await self._process.wait()
+        """Wait until the child itself has ended, and return its exit code.
+
+        Not ``Process.wait``: before Python 3.12.5 that waits for the pipes too, which a grandchild may hold.
+        """
+        while self._process.returncode is None:  # noqa: ASYNC110 -- asyncio tells of the exit in no other way
+            await asyncio.sleep(_POLL)
+        return self._process.returncode
 
     async def wait(self) -> int:
         """Wait for the end of the child, end what is left of its group, and return the exit code.
@@ -113,13 +119,14 @@ class Child:
         return await asyncio.shield(self._ending)
 
     async def _end(self) -> int:
-        code = await self._process.wait()
+        code = await self.exited()
         self.kill()
-        assert self._process.stdin is not None
-        self._process.stdin.close()
         # A grandchild that escaped the group may hold the pipes open; its words are not worth waiting for.
-        await asyncio.wait([self._stderr, asyncio.create_task(self._drain())], timeout=_LAST_WORDS)
-        self._stderr.cancel()
+        readers = [self._stderr, asyncio.create_task(self._drain())]
+        await asyncio.wait(readers, timeout=_LAST_WORDS)
+        for reader in readers:
+            reader.cancel()
+        self._process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 -- no public way to close pipes
         if self._log:
             self._log.close()
         return code
@@ -134,7 +141,7 @@ class Child:
         """Ask the group to end, kill it after ``grace`` seconds, and return the exit code."""
         _signal_group(self.pid, signal.SIGTERM)
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._process.wait(), grace)
+            await asyncio.wait_for(self.exited(), grace)
         self.kill()
         return await self.wait()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from locex.schemas.base import Configuration, validate
 from locex.schemas.model import Name
@@ -54,9 +54,19 @@ class WarmupConfig(Configuration):
 
     scheduler: str | None = Field(default=None, description="The kind of warm-up; linear is the only one.")
     warmup_iters: Positive | None = Field(default=None, description="Steps of warm-up per training.")
-    warmup_epochs: Positive | None = Field(default=None, description="Epochs of warm-up per training.")
+    warmup_epochs: Positive | None = Field(
+        default=None, description="Epochs of warm-up per training, where warmup_iters is absent."
+    )
     warmup_factor: float = Field(default=0.001, gt=0, le=1, description="The learning rate starts at this share.")
-    scheduler_conf: SchedulerChoice | None = Field(default=None, description="The scheduler after the warm-up.")
+    scheduler_conf: SchedulerChoice | None = Field(
+        default=None, description="The scheduler after the warm-up, instead of scheduler_config."
+    )
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> WarmupConfig:
+        if self.warmup_iters is None and self.warmup_epochs is None:
+            raise ValueError("a warm-up needs warmup_iters or warmup_epochs")
+        return self
 
 
 class TransformStep(Configuration):
@@ -136,7 +146,7 @@ class JobConfiguration(Configuration):
     export: Export = Field(default_factory=Export, description="What is kept at the end.")
     seed: int | None = Field(default=None, ge=0, lt=2**32, description="Seed of shuffling and initial weights.")
 
-    @field_validator("training_id", mode="before")
+    @field_validator("training_id", mode="before", json_schema_input_type=str | int | None)
     @classmethod
     def _number_or_string(cls, value: Any) -> Any:
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value

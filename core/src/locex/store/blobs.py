@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from locex.api import Blob
 from locex.errors import StoreUnavailable, TooLarge
+from locex.store.protocol import Blob
 
 BATCH = 1 << 20
 """Bytes handed to a thread at once: small chunks would cost more in hand-offs than in writing."""

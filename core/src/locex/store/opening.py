@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from locex.api import Store, StoreContext
 from locex.plugins.catalog import read_catalog
 from locex.plugins.host import Host
 from locex.settings import ServiceSettings
+from locex.store.protocol import Store, StoreContext
 
 
 def chosen_store(settings: ServiceSettings) -> Store:

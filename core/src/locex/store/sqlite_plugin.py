@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from locex.api import Store, StoreContext
 from locex.hookspecs import hookimpl
 from locex.schemas.plugin import PluginConfig
+from locex.store.protocol import Store, StoreContext
 from locex.store.sqlite_store import SqliteStore
 
 

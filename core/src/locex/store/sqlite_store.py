@@ -9,19 +9,19 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from locex.api import Blob, Page
 from locex.errors import StoreUnavailable
 from locex.schemas.model import StoredModel
 from locex.schemas.record import JobEvent, JobRecord, JobState
 from locex.store.blobs import DIGEST, BlobFolder
 from locex.store.database import Database
+from locex.store.protocol import Blob, Page
 from locex.store.records import dump_record, load_record
 
 NEWEST_FIRST = "ORDER BY created DESC, rowid DESC"
 
 
 class SqliteStore:
-    """`locex.api.Store` in one folder, which this process must own (`locex.store.lock`)."""
+    """`locex.store.protocol.Store` in one folder, which this process must own (`locex.store.lock`)."""
 
     def __init__(self, folder: Path, *, sweep_grace: float) -> None:
         """``sweep_grace``: seconds for which `sweep` keeps what nothing refers to."""

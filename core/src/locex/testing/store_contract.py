@@ -23,10 +23,10 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from locex.api import Store
 from locex.errors import TooLarge
 from locex.schemas.model import ModelMeta, StoredModel
 from locex.schemas.record import JobRecord, JobState, RoundRecord
+from locex.store.protocol import Store
 
 Reopen: TypeAlias = Callable[[Store], Awaitable[Store]]
 

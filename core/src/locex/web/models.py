@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from aiohttp import web
 from pydantic import Field
 
-from locex.api import Store
 from locex.errors import DuplicateModel, StoreUnavailable, TooLarge, UnknownModel
 from locex.schemas.base import Configuration
 from locex.schemas.model import ModelMetadata, Name, StoredModel
+from locex.store.protocol import Store
 from locex.web.routes import Routes, Scope
 from locex.web.upload import CONSUMES, upload_chunks
 

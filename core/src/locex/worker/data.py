@@ -21,10 +21,11 @@ class Prepared:
     trail: Trail
 
 
-def prepare(plan: Plan, site: SiteSettings, seed: int) -> Prepared:
+def prepare(plan: Plan, site: SiteSettings) -> Prepared:
     """Load and transform the data; formats are verified before any array is touched."""
     host = plan.host
-    source = host.data(plan.plugins["data"], SiteContext(site.data_folder, seed))
+    # Without a seed of the job's, always the same split: what one job tests on, none trains on.
+    source = host.data(plan.plugins["data"], SiteContext(site.data_folder, plan.job.seed or 0))
     train_steps, test_steps = (_steps(plan, side) for side in ("train", "test"))
     require([*train_steps, *test_steps], site.preprocessed_folder or site.data_folder)
     declared = source.format()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import signal
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 from locex.jobs.messages import Heartbeat, Stop, ToWorker, as_json, to_worker
 from locex.processes.channel import Channel
 
+log = logging.getLogger(__name__)
 _HEARTBEAT = 2.0  # seconds
 
 MessageT = TypeVar("MessageT", bound=BaseModel)
@@ -55,7 +57,9 @@ class Inbox:
                     self._stop.set()
                 else:
                     self._queue.put(message)
-        finally:  # also when the service speaks another protocol: nobody would notice its end any more
+        except Exception:  # of another version than ours; without this thread nobody would notice its end
+            log.exception("a message of the service cannot be read")
+        finally:
             os.killpg(os.getpgid(0), signal.SIGKILL)
 
     def _beat(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from locex.jobs.messages import (
     Refused,
     Warned,
 )
-from locex.plugins.catalog import read_catalog
+from locex.plugins.catalog import Catalog, read_catalog
 from locex.schemas.record import FailureKind
 from locex.settings import PluginSettings, SiteSettings
 from locex.worker import data
@@ -56,20 +57,20 @@ def work(inbox: Inbox) -> None:
 
 def _configure(inbox: Inbox) -> Plan | None:
     request = inbox.next(Configure)
-    plugins = PluginSettings()
     try:
-        plan = make_plan(request.job, request.library, read_catalog(plugins.policy, plugins.plugin_folders))
+        plan = make_plan(request.job, request.library, _catalog(), SiteSettings())
     except LocexError as error:
         inbox.send(Refused(error=error.to_json()))
         return None
-    inbox.send(Configured(job=plan.job, plugins=plan.distributions()))
+    inbox.send(Configured(job=plan.job, plugins=plan.distributions(), warnings=plan.warnings))
     return plan
 
 
 def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
     site, folder = SiteSettings(), Path(begin.folder)
-    seed = plan.job.seed if plan.job.seed is not None else int.from_bytes(os.urandom(4))
-    prepared = data.prepare(plan, site, seed)
+    # The same after a restart of the worker; of the run's id where the job has none.
+    seed = plan.job.seed if plan.job.seed is not None else zlib.crc32(begin.run_id.encode())
+    prepared = data.prepare(plan, site)
     try:
         session = _build(plan, begin, prepared, seed, inbox)
     except FormatMismatch as error:
@@ -92,8 +93,7 @@ def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
 def _build(plan: Plan, begin: Begin, prepared: data.Prepared, seed: int, inbox: Inbox) -> TrainingSession:
     host, plugins, job = plan.host, plan.plugins, plan.job
     scheduler, after = plugins.get("scheduler"), plugins.get("warmup_scheduler")
-    catalog_settings = PluginSettings()
-    catalog = read_catalog(catalog_settings.policy, catalog_settings.plugin_folders)
+    catalog = _catalog()
 
     def architecture(name: str, fields: Mapping[str, Any], own_seed: int | None) -> Any:
         loaded = host.load(catalog.find("architecture", name, library=plan.library))
@@ -102,8 +102,6 @@ def _build(plan: Plan, begin: Begin, prepared: data.Prepared, seed: int, inbox: 
     context = BuildContext(
         artefact=ModelArtefact(Path(begin.artefact), begin.metadata, begin.digest),
         data=prepared.data,
-        loss=job.eval_func,
-        metrics=tuple(job.eval_metrics),
         num_classes=job.num_classes,
         config=job.config[0],
         optimizer=lambda parameters: host.optimizer(plugins["optimizer"], parameters),
@@ -116,6 +114,11 @@ def _build(plan: Plan, begin: Begin, prepared: data.Prepared, seed: int, inbox: 
         should_stop=inbox.stopping,
     )
     return host.builder(plugins["builder"], context)
+
+
+def _catalog() -> Catalog:
+    settings = PluginSettings()
+    return read_catalog(settings.policy, settings.plugin_folders)
 
 
 def _participant(

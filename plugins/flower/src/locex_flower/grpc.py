@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from locex.api import Federation, FederationContext
 from locex.hookspecs import hookimpl
 from locex_flower.environment import prepare, quiet
-from locex_flower.settings import ConnectionConfig
-
-
-class FlowerGrpcConfig(ConnectionConfig):
-    """Settings of ``flower-grpc``."""
-
-    max_message_mb: int = Field(
-        default=2047,
-        ge=1,
-        le=2047,
-        description="Largest message in MiB, either way; servers have a limit of their own (old ones 512).",
-    )
+from locex_flower.settings import FlowerGrpcConfig
 
 
 class FlowerGrpc:

@@ -16,7 +16,7 @@ from locex_flower.channel import Channel
 from locex_flower.values import beyond
 
 if TYPE_CHECKING:
-    from locex_flower.grpc import FlowerGrpcConfig
+    from locex_flower.settings import FlowerGrpcConfig
 
 GLANCE = 0.2
 """Seconds after which a node that waits for a message looks whether it was stopped."""

@@ -2,30 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from pydantic import Field
-
 from locex.api import Federation, FederationContext
 from locex.hookspecs import hookimpl
 from locex_flower.environment import prepare, quiet
-from locex_flower.settings import ConnectionConfig
-
-
-class FlowerSuperlinkConfig(ConnectionConfig):
-    """Settings of ``flower-superlink``."""
-
-    poll_interval: float = Field(default=0.2, gt=0, description="Seconds between two questions for a message.")
-    linger: float = Field(
-        default=5.0,
-        ge=0,
-        description="Seconds that a node which has not taken part in all its rounds stays after the end of a run.",
-    )
-    private_key_file: Path | None = Field(
-        default=None,
-        description="The node's EC P-384 private key (OpenSSH or PEM), registered at the SuperLink; needs TLS. "
-        "Without it the node registers itself with a fresh key.",
-    )
+from locex_flower.settings import FlowerSuperlinkConfig
 
 
 class FlowerSuperlink:

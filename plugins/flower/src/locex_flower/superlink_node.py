@@ -17,7 +17,7 @@ from locex_flower.fleet import Fleet, Rejected, RunOver
 from locex_flower.keys import load_private_key
 
 if TYPE_CHECKING:
-    from locex_flower.superlink import FlowerSuperlinkConfig
+    from locex_flower.settings import FlowerSuperlinkConfig
 
 log = logging.getLogger(__name__)
 

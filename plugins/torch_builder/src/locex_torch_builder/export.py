@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from locex.errors import InvalidConfiguration
 from locex_torch_builder.artefact import LoadedModel, write_artefact
-
-FORMATS = ("safetensors", "onnx")
 
 
 def export_model(model: LoadedModel, example: Tensor, folder: Path, formats: Sequence[str]) -> list[Path]:
     """Write the artefact, then the further formats; ``example`` is a batch of two inputs."""
-    check_formats(formats)
     folder.mkdir(parents=True, exist_ok=True)
     model.module.eval()
     paths = [_write_artefact(model, folder)]
@@ -27,23 +22,6 @@ def export_model(model: LoadedModel, example: Tensor, folder: Path, formats: Seq
         paths.append(folder / "model.onnx")
         _write_onnx(model.module, example, paths[-1])
     return paths
-
-
-def check_formats(formats: Sequence[str]) -> None:
-    """Raise `InvalidConfiguration` for a format that is unknown or whose libraries are missing."""
-    for position, name in enumerate(formats):
-        if name not in FORMATS:
-            raise _invalid(
-                position, f"unknown format {name!r}; known are: {', '.join(FORMATS)}", "choose a known format"
-            )
-    missing = [library for library in ("onnx", "onnxscript") if importlib.util.find_spec(library) is None]
-    if "onnx" in formats and missing:
-        position = list(formats).index("onnx")
-        raise _invalid(
-            position,
-            f"the format onnx needs the missing {' and '.join(missing)}",
-            "pip install locex-torch-builder[onnx]",
-        )
 
 
 def _write_artefact(model: LoadedModel, folder: Path) -> Path:
@@ -72,9 +50,3 @@ def _write_onnx(module: torch.nn.Module, example: Tensor, path: Path) -> None:
             torch.onnx.export(
                 module, (example,), path, dynamic_shapes=shapes, external_data=False, verbose=False, **names
             )
-
-
-def _invalid(position: int, message: str, remedy: str) -> InvalidConfiguration:
-    return InvalidConfiguration(
-        message, remedy=remedy, errors=[{"path": f"/export/formats/{position}", "message": message}]
-    )

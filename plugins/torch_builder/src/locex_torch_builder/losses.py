@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from locex.errors import FormatMismatch, InvalidConfiguration
+from locex_torch_builder.names import LossName
 
 
 class Loss(Protocol):
@@ -118,7 +119,7 @@ class BinaryCrossEntropy:
         return (targets > 0.5).long()  # noqa: PLR2004 -- one half
 
 
-LOSSES: dict[str, type[Loss]] = {
+LOSSES: dict[LossName, type[Loss]] = {
     "categorical_crossentropy": CrossEntropy,
     "sparse_categorical_crossentropy": CrossEntropy,
     "cross_entropy": CrossEntropy,
@@ -128,19 +129,6 @@ LOSSES: dict[str, type[Loss]] = {
     "binary_crossentropy": BinaryCrossEntropy,
     "bce": BinaryCrossEntropy,
 }
-
-
-def loss_named(name: str | None) -> Loss:
-    """Return the loss, cross-entropy if None; raise `InvalidConfiguration` for a name that is not known."""
-    if name is None:
-        return CrossEntropy()
-    if name not in LOSSES:
-        known = ", ".join(sorted(LOSSES))
-        message = f"unknown loss {name!r}; known are: {known}"
-        raise InvalidConfiguration(
-            message, remedy="choose a known loss", errors=[{"path": "/eval_func", "message": message}]
-        )
-    return LOSSES[name]()
 
 
 def _indices(y: Tensor, classes: int) -> Tensor:

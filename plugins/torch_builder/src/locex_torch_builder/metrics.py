@@ -11,18 +11,14 @@ from torch import Tensor
 
 from locex.errors import InvalidConfiguration
 from locex_torch_builder.losses import Loss
+from locex_torch_builder.names import MetricName
 
 Metric: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Takes predicted and true classes of all examples."""
 
-KNOWN = ("accuracy", "loss")
 
-
-def metrics_named(names: Sequence[str], loss: Loss) -> dict[str, Metric]:
-    """Return the metrics beside the loss, which is always told; raise `InvalidConfiguration` for unknown names."""
-    unknown = [name for name in names if name not in KNOWN]
-    if unknown:
-        raise _invalid(f"unknown metric {unknown[0]!r}; known are: {', '.join(KNOWN)}")
+def metrics_named(names: Sequence[MetricName], loss: Loss) -> dict[str, Metric]:
+    """Return the metrics beside the loss; raise `InvalidConfiguration` for one that the loss does not allow."""
     if "accuracy" not in names:
         return {}
     if loss.classes is None:

@@ -9,7 +9,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR
 
 from locex.api import BuildContext
-from locex.errors import InvalidConfiguration
 from locex.schemas.job import WarmupConfig
 
 
@@ -33,7 +32,7 @@ class Schedule:
 
     def _start_warmup(self, config: WarmupConfig) -> None:
         self._per_step = config.warmup_iters is not None
-        steps = _warmup_steps(config)
+        steps = config.warmup_iters or config.warmup_epochs or 0
         # the scheduler's own first factor counts only after the warm-up
         _set_rates(self._optimizer, self._base)
         self._warmup = LinearLR(self._optimizer, start_factor=config.warmup_factor, total_iters=steps)
@@ -101,19 +100,6 @@ class Schedule:
             self._warmup.load_state_dict(state["warmup"])
         if self._scheduler is not None and state["scheduler"] is not None:
             self._scheduler.load_state_dict(state["scheduler"])
-
-
-def _warmup_steps(config: WarmupConfig) -> int:
-    fault = None
-    if config.scheduler not in {None, "linear"}:
-        fault = ("/warmup_config/scheduler", f"unknown warm-up {config.scheduler!r}; known is: linear")
-    elif (config.warmup_iters is None) == (config.warmup_epochs is None):
-        fault = ("/warmup_config", "a warm-up needs either warmup_iters or warmup_epochs")
-    if fault is not None:
-        raise InvalidConfiguration(
-            fault[1], remedy="correct warmup_config", errors=[{"path": fault[0], "message": fault[1]}]
-        )
-    return config.warmup_iters or config.warmup_epochs or 0
 
 
 def _rates(optimizer: Optimizer) -> list[float]:

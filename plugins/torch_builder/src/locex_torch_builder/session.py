@@ -16,8 +16,9 @@ from locex.errors import DataUnavailable, FormatMismatch, InvalidModel, LocexErr
 from locex_torch_builder.artefact import load_model
 from locex_torch_builder.batches import BatchPlan, as_tensor, seeded
 from locex_torch_builder.export import export_model
-from locex_torch_builder.losses import loss_named
+from locex_torch_builder.losses import LOSSES
 from locex_torch_builder.metrics import Tally, metrics_named
+from locex_torch_builder.names import LossName, MetricName
 from locex_torch_builder.schedule import Schedule
 from locex_torch_builder.state import load_state, save_state
 
@@ -31,13 +32,13 @@ class PytorchSession:
 
     signature: ModelSignature
 
-    def __init__(self, context: BuildContext) -> None:
+    def __init__(self, context: BuildContext, loss: LossName, metrics: Sequence[MetricName]) -> None:
         """Load the model, make tensors of the data, make optimizer and scheduler."""
         torch.set_num_threads(context.threads)
         self._seed = context.seed
         self._should_stop = context.should_stop
-        self._loss = loss_named(context.loss)
-        self._metrics = metrics_named(context.metrics, self._loss)
+        self._loss = LOSSES[loss]()
+        self._metrics = metrics_named(metrics, self._loss)
         self._loaded = load_model(context)
         self.signature = self._loaded.signature
         # convolutions on the CPU are up to twice as fast with channels last; values and names stay
@@ -168,7 +169,7 @@ class PytorchSession:
         load_state(folder, self._optimizer, self._schedule)
 
     def export(self, folder: Path, formats: Sequence[str]) -> list[Path]:
-        """Write the artefact, and ``onnx`` if asked for; raise `InvalidConfiguration` for unknown formats."""
+        """Write the artefact, and ``onnx`` if asked for."""
         inputs = self._train[0]
         example = torch.zeros((2, *inputs.shape[1:]), dtype=inputs.dtype)
         return export_model(self._loaded, example, folder, formats)

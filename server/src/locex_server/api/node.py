@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 from collections import defaultdict
+from typing import Any
 
 from aiohttp import web
 
@@ -42,9 +43,9 @@ async def get_capabilities(request: web.Request) -> Capabilities:
     response=DataFormat,
     errors=(DataUnavailable, InvalidConfiguration, BrokenPlugin, CrashedPlugin),
 )
-async def get_format(request: web.Request) -> DataFormat:
+async def get_format(request: web.Request) -> dict[str, Any]:
     """Get the format of the data that a given instance has currently access to."""
-    return await request.app[FORMATS].current()
+    return (await request.app[FORMATS].current()).model_dump(exclude_none=True)
 
 
 @routes.get("/plugins", tag="node", response=list[PluginInfo])

@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import click
 from rich.console import Console
@@ -41,7 +42,7 @@ def submit(client: Client, file: Any, training_id: str | None, follow: bool, as_
     named = training_id or (content.get("training_id") if isinstance(content, dict) else None)
     if named is None:
         raise click.ClickException("no training id: give --training-id, or training_id in the file")
-    accepted = _run(client, lambda it: it.call("POST", f"job/config/{named}/", json=content))
+    accepted = _run(client, lambda it: it.call("POST", f"job/config/{_id(named)}/", json=content))
     if as_json:
         click.echo(json.dumps(accepted, indent=2))
     else:
@@ -59,7 +60,7 @@ def submit(client: Client, file: Any, training_id: str | None, follow: bool, as_
 def status(client: Client, training_id: str | None, as_json: bool) -> None:
     """Show one training, or the newest runs of all."""
     if training_id is not None:
-        record = _run(client, lambda it: it.call("GET", f"job/{training_id}"))
+        record = _run(client, lambda it: it.call("GET", f"job/{_id(training_id)}"))
         click.echo(json.dumps(record, indent=2)) if as_json else _show(record)
         return
     page = _run(client, lambda it: it.call("GET", "jobs"))
@@ -87,18 +88,18 @@ def watch(client: Client, training_id: str, as_json: bool) -> None:
 @click.pass_obj
 def stop(client: Client, training_id: str, as_json: bool) -> None:
     """Stop a training."""
-    record = _run(client, lambda it: it.call("DELETE", f"job/{training_id}"))
+    record = _run(client, lambda it: it.call("DELETE", f"job/{_id(training_id)}"))
     click.echo(json.dumps(record, indent=2)) if as_json else _show(record)
 
 
 def _watch(client: Client, training_id: str, *, as_json: bool) -> None:
     async def follow(it: Client) -> dict[str, Any]:
-        async for kind, content in it.events(f"job/{training_id}/events"):
+        async for kind, content in it.events(f"job/{_id(training_id)}/events"):
             if as_json:
                 click.echo(json.dumps({"event": kind} | content))
             else:
                 click.echo(_line(kind, content))
-        record: dict[str, Any] = await it.call("GET", f"job/{training_id}")
+        record: dict[str, Any] = await it.call("GET", f"job/{_id(training_id)}")
         return record
 
     record = _run(client, follow)
@@ -114,6 +115,11 @@ def _run(client: Client, act: Callable[[Client], Awaitable[ResultT]]) -> ResultT
             return await act(client)
 
     return asyncio.run(opened())
+
+
+def _id(training_id: object) -> str:
+    """Return an id as one segment of a path, whatever is in it."""
+    return quote(str(training_id), safe="")
 
 
 def _line(kind: str, content: dict[str, Any]) -> str:

@@ -13,7 +13,6 @@ class NodeView:
     """One node as its events tell it."""
 
     name: str
-    images: int
     classes: list[int]
     state: str = "-"
     rounds: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -32,17 +31,25 @@ class NodeView:
         return evaluated[-1] if evaluated else {}
 
 
+def shares(nodes: list[NodeView]) -> Table:
+    """Return how many training images of each digit every node has."""
+    table = Table(title="training images, shared out unevenly (Dirichlet; the split is ours)")
+    for heading in ("node", *map(str, range(10)), "all"):
+        table.add_column(heading, justify="left" if heading == "node" else "right")
+    for node in nodes:
+        table.add_row(node.name, *map(str, node.classes), str(sum(node.classes)))
+    return table
+
+
 def progress(nodes: list[NodeView], rounds: int) -> Table:
     """Return the live picture of all nodes."""
     table = Table(title=f"federated training, {rounds} rounds")
-    for heading in ("node", "images", "of each digit 0-9", "state", "round", "train loss", "global loss", "accuracy"):
+    for heading in ("node", "state", "round", "train loss", "global loss", "accuracy"):
         table.add_column(heading, justify="left" if heading in {"node", "state"} else "right")
     for node in nodes:
         newest = node.rounds[max(node.rounds)] if node.rounds else {}
         table.add_row(
             node.name,
-            str(node.images),
-            " ".join(map(str, node.classes)),
             node.state,
             f"{newest.get('round', 0)}/{rounds}",
             _number(newest.get("train", {}).get("loss")),

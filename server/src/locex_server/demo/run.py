@@ -19,7 +19,7 @@ from rich.live import Live
 
 from locex_server.cli.client import Client
 from locex_server.demo.data import write_shares
-from locex_server.demo.display import NodeView, progress, summary
+from locex_server.demo.display import NodeView, progress, shares, summary
 from locex_server.demo.services import free_port, service
 
 GOAL = 0.93
@@ -48,7 +48,8 @@ async def run(folder: Path, rounds: int, federation: str) -> float:
     shutil.rmtree(folder, ignore_errors=True)
     folders = [folder / f"node{number}" for number in (1, 2)]
     counts = await asyncio.to_thread(write_shares, [place / "data" for place in folders])
-    views = [NodeView(place.name, sum(share), share) for place, share in zip(folders, counts, strict=True)]
+    views = [NodeView(place.name, share) for place, share in zip(folders, counts, strict=True)]
+    console.print(shares(views))
     console.print("starting a collector and two nodes, each a process with its own port and data …")
     async with _services(folder, folders) as running:
         began = time.monotonic()

@@ -5,6 +5,7 @@ import os
 import time
 
 import numpy as np
+from pydantic import Field
 from safetensors.numpy import load_file, save_file
 
 from locex.api import Evaluation, FitResult, ModelSignature, Stopped, TensorSpec
@@ -13,12 +14,17 @@ from locex.hookspecs import hookimpl
 from locex.schemas.plugin import PluginConfig
 
 
+class TinyConfig(PluginConfig):
+    eval_func: str | None = Field(default=None, description="Any word; the loss is cross-entropy.")
+    eval_metrics: list[str] = Field(default=[], description="Any words; accuracy is told.")
+
+
 class TinyBuilder:
     """Trains a softmax regression; the artefact is JSON: {"features": …, "classes": …}."""
 
     @hookimpl
     def locex_config_model(self):
-        return PluginConfig
+        return TinyConfig
 
     @hookimpl
     def locex_create_builder(self, config, context):

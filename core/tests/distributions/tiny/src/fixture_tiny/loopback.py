@@ -1,4 +1,5 @@
 import os
+import subprocess
 import time
 
 import numpy as np
@@ -17,7 +18,7 @@ class Connection:
     """A federation of one: what the node sends comes back as the global model.
 
     The server address chooses the play: ``nowhere`` is never reached, ``poison`` sends NaN in round 2, ``short`` ends
-    after one round, and ``endless`` waits until the job is stopped.
+    after one round, ``endless`` waits until the job is stopped, and ``family`` dies and leaves a child.
     """
 
     def __init__(self, context):
@@ -27,6 +28,9 @@ class Connection:
         if self._play == "nowhere":
             raise FederationLost("nobody answers", remedy="start the server")
         participant.waiting("connected")
+        if self._play == "family":
+            subprocess.Popen(["sleep", "600"])
+            os._exit(5)
         while self._play == "endless":
             if participant.stopping:
                 raise Stopped

@@ -1,0 +1,78 @@
+"""The arrows between packages point one way, and every package is whole."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {
+    next((path.parent / "src").glob("locex*")).name: path.parent
+    for path in sorted([*ROOT.glob("*/pyproject.toml"), *ROOT.glob("plugins/*/pyproject.toml")])
+}
+FRAMEWORKS = {
+    "flwr": {"locex_flower", "locex_controller"},
+    "torch": {"locex_torch_builder"},
+    "torchmetrics": {"locex_torch_builder"},
+    "onnx": {"locex_torch_builder"},
+    "dp_accounting": {"locex_privacy"},
+}
+
+
+def imports(folder):
+    """Return (file, imported module) for every import, wherever it stands, relative ones made absolute."""
+    found = []
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder.parent).with_suffix("").parts
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found += [(path, alias.name) for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                base = ".".join([*(parts[: -node.level] if node.level else ()), *filter(None, [node.module])])
+                found += [(path, f"{base}.{alias.name}") for alias in node.names]
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_core_and_themselves_alone(package):
+    allowed = {"locex", package}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {module}"
+        for path, module in imports(PACKAGES[package] / "src" / package)
+        if (top := module.partition(".")[0]).startswith("locex")
+        and top not in allowed
+        or package not in FRAMEWORKS.get(top, {package})
+    ]
+    assert wrong == []
+
+
+def test_inside_core_jobs_and_web_know_nothing_of_workers_and_plugin_hosts():
+    core = PACKAGES["locex"] / "src" / "locex"
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {module}"
+        for part in ("jobs", "web")
+        for path, module in imports(core / part)
+        if f"{module}.".startswith(("locex.worker.", "locex.plugins.host."))
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_is_whole_and_its_entry_points_resolve(package):
+    folder = PACKAGES[package]
+    for name in ("README.md", "tests", f"src/{package}/py.typed", f"src/{package}/__init__.py"):
+        assert (folder / name).exists(), f"{folder.relative_to(ROOT)} lacks {name}"
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {
+        (group, name, value) for group, names in project.get("entry-points", {}).items() for name, value in names.items()
+    }
+    distribution = importlib.metadata.distribution(project["name"])
+    installed = {(one.group, one.name, one.value): one for one in distribution.entry_points if one.group != "console_scripts"}
+    assert installed.keys() == declared
+    for entry in installed.values():
+        assert entry.value.startswith(f"{package}.")
+        assert callable(entry.load())

@@ -1,0 +1,58 @@
+"""``locex demo``: its result, and that nothing of it stays behind when it is interrupted."""
+
+from __future__ import annotations
+
+import signal
+import time
+import zipfile
+
+import pytest
+
+DEMO = ("-m", "locex.cli", "demo", "--folder", "run")
+
+
+def started(programs, rounds):
+    return programs.start(*DEMO, "--rounds", rounds, log="demo.log", LOCEX_PLUGIN_TIMEOUT="60")
+
+
+def trains(programs):
+    """Tell whether a first round was completed."""
+    return any(programs.folder.glob("run/node1/state/runs/*/checkpoint/current"))
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        (0.3, signal.SIGINT),
+        pytest.param(2, signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(6, signal.SIGINT, marks=pytest.mark.slow),
+        ("training", signal.SIGTERM),
+    ],
+)
+def test_an_interrupted_demo_leaves_no_process_behind(programs, moment, number):
+    process = started(programs, 100)
+    if moment == "training":
+        while not trains(programs):
+            assert process.poll() is None, (programs.folder / "demo.log").read_text()
+            time.sleep(0.05)
+    else:
+        time.sleep(moment)  # whatever it does then
+    process.send_signal(number)
+    assert process.wait(60) != 0
+    deadline = time.monotonic() + 15  # a worker that is told of its parent's end needs a moment
+    while programs.alive() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [one.cmdline() for one in programs.alive()] == []
+
+
+@pytest.mark.slow
+def test_the_demo_shows_a_table_and_leaves_the_model(programs):
+    process = started(programs, 2)
+    assert process.wait(110) == 0, (programs.folder / "demo.log").read_text()
+    shown = (programs.folder / "demo.log").read_text()
+    assert "global accuracy" in shown
+    assert "FINISHED" in shown
+    assert "2/2" in shown
+    with zipfile.ZipFile(programs.folder / "run" / "model.zip") as model:
+        assert any(name.endswith(".safetensors") for name in model.namelist())
+    assert programs.alive() == []
