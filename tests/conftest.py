@@ -22,6 +22,7 @@ import pytest
 
 MARK = "LOCEX_TEST_MARK"
 OVER = {"FINISHED", "FAILED", "STOPPED"}
+BACKOFF = {"backoff_initial": 0.2, "backoff_max": 1}
 PROGRAMS = Path(__file__).parent / "programs"
 
 
@@ -39,12 +40,13 @@ def until(condition, what="it", seconds=60):
     return value
 
 
-def marked(mark):
+def marked(mark, since):
     """Return the processes, whatever their group and parent, that were started under a mark and still live."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == mark:
+            young = process.create_time() > since - 1 and process.status() != psutil.STATUS_ZOMBIE
+            if young and process.environ().get(MARK) == mark:
                 found.append(process)
     return found
 
@@ -54,7 +56,7 @@ class Programs:
 
     def __init__(self, folder):
         self.folder = folder
-        self.mark = uuid.uuid4().hex
+        self.mark, self.since = uuid.uuid4().hex, time.time()
         self.started = []
         self.closing = contextlib.ExitStack()
 
@@ -73,7 +75,7 @@ class Programs:
         return process
 
     def alive(self):
-        return marked(self.mark)
+        return marked(self.mark, self.since)
 
     def end(self):
         self.closing.close()
@@ -105,7 +107,10 @@ class Service:
             "LOCEX_THREADS": "1",
             "LOCEX_PLUGIN_TIMEOUT": "60",
             "LOCEX_STOP_GRACE": "5",
-            "LOCEX_PATIENCE": "40",
+            "LOCEX_PATIENCE": "60",
+            "LOCEX_FEDERATION_FIELDS": json.dumps(
+                {"flower-grpc": BACKOFF, "flower-superlink": {**BACKOFF, "linger": 1}}
+            ),
             **environment,
         }
         self.folder.mkdir()
@@ -177,8 +182,9 @@ class Service:
         """Wait until a round's training is in progress."""
         record = self.reach(
             training_id,
-            lambda record: record["state"] in OVER
-            or (record["state"] == "TRAINING" and record["round"] >= server_round - 1),
+            lambda record: (
+                record["state"] in OVER or (record["state"] == "TRAINING" and record["round"] >= server_round - 1)
+            ),
         )
         assert record["state"] == "TRAINING", json.dumps(record["failure"], indent=1)
         return record
@@ -186,7 +192,9 @@ class Service:
     def events(self, training_id, kind):
         """Return the contents of all events of a run that is over."""
         text = self.call("GET", f"/job/{training_id}/events").text
-        blocks = [dict(line.split(": ", 1) for line in block.splitlines() if ": " in line) for block in text.split("\n\n")]
+        blocks = [
+            dict(line.split(": ", 1) for line in block.splitlines() if ": " in line) for block in text.split("\n\n")
+        ]
         return [json.loads(block["data"])["content"] for block in blocks if block.get("event") == kind]
 
     def states(self, training_id):
@@ -214,7 +222,7 @@ class House:
             service.start()
         for service in self.services:
             service.ready()
-        self.add_model("digits", artefact([64]))
+        self.add_model("digits", digits_artefact([64], hidden=[32]))
         self.new_training()
 
     def add_model(self, name, content):
@@ -284,13 +292,13 @@ def write(folder, x, y):
         np.save(folder / f"y_{name}.npy", y[part].astype("int64"))
 
 
-def artefact(input_size, architecture="mlp", **config):
+def digits_artefact(input_size, architecture="mlp", **config):
     """Return a model: an archive with a manifest alone, its weights come from the seed."""
-    config = {"input_size": input_size, "num_classes": 10, **({"hidden": [32]} if architecture == "mlp" else {}), **config}
-    manifest = {"format": "architecture", "library": "pytorch", "architecture": architecture, "seed": 1, "config": config}
+    config = {"input_size": input_size, "num_classes": 10, **config}
+    manifest = {"format": "architecture", "library": "pytorch", "architecture": architecture, "seed": 1}
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
-        archive.writestr("manifest.json", json.dumps(manifest))
+        archive.writestr("manifest.json", json.dumps(manifest | {"config": config}))
     return content.getvalue()
 
 
@@ -336,3 +344,9 @@ def stock_server(programs):
         return out
 
     return start
+
+
+@pytest.fixture
+def artefact():
+    """Make a model of ten classes: ``artefact(input_size, architecture="mlp", **config)``."""
+    return digits_artefact

@@ -24,9 +24,9 @@ def trains(programs):
     ("moment", "number"),
     [
         (0.3, signal.SIGINT),
-        pytest.param(2, signal.SIGTERM, marks=pytest.mark.slow),
+        (2, signal.SIGTERM),
         pytest.param(6, signal.SIGINT, marks=pytest.mark.slow),
-        ("training", signal.SIGTERM),
+        pytest.param("training", signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
 def test_an_interrupted_demo_leaves_no_process_behind(programs, moment, number):

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from safetensors.numpy import load
 
-LONG = 100  # epochs; a round that takes long enough to be met in its midst
+LONG = 40  # epochs; a round that takes long enough to be met in its midst
 ENDLESS = 10**6
 
 
@@ -33,6 +33,7 @@ def test_a_killed_worker_is_replaced_and_the_federation_completes(house):
     assert seen["attempts"][0]["round"] >= 2
 
 
+@pytest.mark.slow
 def test_a_killed_service_takes_its_worker_along_and_goes_on_when_restarted(own_house):
     house = own_house
     first, second = house.nodes
@@ -54,6 +55,7 @@ def test_a_killed_service_takes_its_worker_along_and_goes_on_when_restarted(own_
     assert second.finished(house.id)["resumes"] == 0
 
 
+@pytest.mark.slow
 def test_nodes_come_back_to_a_collector_that_was_killed(own_house):
     house = own_house
     house.collect(4)
@@ -117,7 +119,7 @@ def test_a_node_refuses_poisoned_weights_and_keeps_the_last_good_ones(house, sto
     node = house.nodes[0]
     node.post(house.id, house.job())
     record = node.finished(house.id)
-    assert [one["round"] for one in record["history"] if "fit_seconds" in one and one["fit_seconds"]] == [1]
+    assert [one["round"] for one in record["history"] if one["fit_seconds"]] == [1]
     for server_round, reason in ((2, "NaN"), (3, "shape")):
         refused = [text for text in record["warnings"] if f"round {server_round} was refused" in text]
         assert len(refused) == 2  # fit and evaluate

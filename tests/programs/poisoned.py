@@ -1,4 +1,4 @@
-"""A Flower server that sends NaN in round 2 and wrong shapes in round 3. Arguments: port, file for round 1's weights."""
+"""A Flower server that sends NaN in round 2 and wrong shapes in round 3. Arguments: port, file for good weights."""
 
 import sys
 import warnings

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
+
+from locex.cli.client import Client
+from locex.settings import read_settings
 
 _URL = click.option(
     "--url", default="http://127.0.0.1:8000", envvar="LOCEX_COLLECTOR_URL", show_default=True, help="The collector."
@@ -33,7 +37,9 @@ def serve(**options: Any) -> None:
     from locex_controller.service import run
     from locex_controller.settings import CollectorSettings
 
-    sys.exit(run(CollectorSettings(**{key: value for key, value in options.items() if value is not None})))
+    settings = read_settings(CollectorSettings, **{name: value for name, value in options.items() if value is not None})
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    sys.exit(run(settings))
 
 
 @collector.command()
@@ -43,7 +49,8 @@ def serve(**options: Any) -> None:
 @_TOKEN
 def start(training_id: str, file: Any, url: str, token_file: Path | None) -> None:
     """Start the training TRAINING_ID with the JSON configuration in FILE (- for standard input)."""
-    _show(_call("POST", f"{url}/job/config/{training_id}/", token_file, file.read()))
+    headers = {"Content-Type": "application/json"}
+    _show(url, token_file, "POST", f"job/config/{quote(training_id)}/", data=file.read(), headers=headers)
 
 
 @collector.command()
@@ -53,7 +60,8 @@ def start(training_id: str, file: Any, url: str, token_file: Path | None) -> Non
 @_TOKEN
 def status(training_id: str, full: bool, url: str, token_file: Path | None) -> None:
     """Show where the training TRAINING_ID stands."""
-    _show(_call("GET", f"{url}/job/{training_id}" if full else f"{url}/job/status/{training_id}", token_file))
+    path = "job" if full else "job/status"
+    _show(url, token_file, "GET", f"{path}/{quote(training_id)}")
 
 
 @collector.command()
@@ -62,30 +70,12 @@ def status(training_id: str, full: bool, url: str, token_file: Path | None) -> N
 @_TOKEN
 def stop(training_id: str, url: str, token_file: Path | None) -> None:
     """Stop the training TRAINING_ID."""
-    _show(_call("DELETE", f"{url}/job/{training_id}", token_file))
+    _show(url, token_file, "DELETE", f"job/{quote(training_id)}")
 
 
-def _call(method: str, url: str, token_file: Path | None, body: bytes | None = None) -> Any:
-    headers = {"Content-Type": "application/json"} if body is not None else {}
-    if token_file:
-        headers["Authorization"] = f"Bearer {token_file.read_text(encoding='utf-8').strip()}"
-    request = urllib.request.Request(url, data=body, headers=headers, method=method)  # noqa: S310 -- the user's URL
-    try:
-        with urllib.request.urlopen(request) as response:  # noqa: S310 -- likewise
-            return json.load(response)
-    except urllib.error.HTTPError as error:
-        raise click.ClickException(_problem(error)) from None
-    except urllib.error.URLError as error:
-        raise click.ClickException(f"the collector at {url} did not answer: {error.reason}") from None
+def _show(url: str, token_file: Path | None, method: str, path: str, **arguments: Any) -> None:
+    async def call() -> Any:
+        async with Client(url, token_file) as client:
+            return await client.call(method, path, **arguments)
 
-
-def _problem(error: urllib.error.HTTPError) -> str:
-    try:
-        content = json.load(error)
-        return f"{content['detail']} ({content['remedy']})" if content.get("remedy") else str(content["detail"])
-    except (ValueError, KeyError):
-        return f"the collector answered {error.code}"
-
-
-def _show(content: Any) -> None:
-    click.echo(json.dumps(content, indent=2))
+    click.echo(json.dumps(asyncio.run(call()), indent=2))

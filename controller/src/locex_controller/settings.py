@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from locex.settings import ServiceSettings, default_state_folder
 
@@ -29,3 +30,11 @@ class CollectorSettings(ServiceSettings):
     max_trainings: int = Field(default=4, gt=0, description="Trainings that run at once.")
     max_restarts: int = Field(default=3, ge=0, description="Restarts of a training without a round in between.")
     start_timeout: float = Field(default=60, gt=0, description="Seconds in which a training must begin to listen.")
+
+    @model_validator(mode="after")
+    def _whole_tls_for_nodes(self) -> Self:
+        """Refuse a part of TLS: nodes would be served in clear."""
+        given = [value is not None for value in (self.federated_ca, self.federated_certificate, self.federated_key)]
+        if any(given) and not all(given):
+            raise ValueError("LOCEX_FEDERATED_CA, LOCEX_FEDERATED_CERTIFICATE and LOCEX_FEDERATED_KEY go together")
+        return self

@@ -116,7 +116,7 @@ class Supervisor:
         return self._stopping.is_set()
 
     async def _spawn(self) -> Child:
-        child = await Child.start(python("locex_controller.training"))
+        child = await Child.start(python("locex_controller.training", interpreter=self._settings.worker_python))
         child.keep_log(self.spec.folder / "training.log")
         await child.send(self.spec.model_copy(update={"reported": self.record.round}).model_dump(mode="json"))
         self.record = self.record.model_copy(update={"worker": {"pid": child.pid, "identity": child.identity}})

@@ -6,10 +6,10 @@ import json
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from packaging.utils import canonicalize_name
-from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from locex.errors import InvalidConfiguration
@@ -33,7 +33,6 @@ class PluginSettings(BaseSettings):
     plugin_folder: Path | None = Field(default=None, description="A folder with further installed distributions.")
     allowed_distributions: Words = Field(default=[], description="Plugin distributions admitted; empty: all.")
     denied_distributions: Words = Field(default=[], description="Plugin distributions refused.")
-    plugin_timeout: float = Field(default=10, gt=0, description="Seconds that loading plugins may take.")
 
     @cached_property
     def policy(self) -> Policy:
@@ -103,6 +102,15 @@ class ServiceSettings(PluginSettings):
     stop_grace: float = Field(default=10, gt=0, description="Seconds a process has to stop before it is killed.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="What is logged.")
 
+    @model_validator(mode="after")
+    def _whole_tls(self) -> Self:
+        """Refuse a part of TLS: a certificate without its key would mean traffic in clear."""
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("LOCEX_TLS_CERTIFICATE and LOCEX_TLS_KEY go together")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("LOCEX_TLS_CLIENT_CA needs LOCEX_TLS_CERTIFICATE and LOCEX_TLS_KEY")
+        return self
+
 
 class NodeSettings(SiteSettings, ServiceSettings):
     """All settings of the AI Local Execution service."""
@@ -112,6 +120,7 @@ class NodeSettings(SiteSettings, ServiceSettings):
         default=None, validation_alias="REPOSITORY_ADDRESS", description="The FL Repository, host:port or URL."
     )
     allowed_servers: Words = Field(default=[], description="Flower servers, host or host:port; empty: any.")
+    plugin_timeout: float = Field(default=10, gt=0, description="Seconds that loading plugins may take.")
     max_jobs: int = Field(
         default=1,
         gt=0,
@@ -136,13 +145,12 @@ def read_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
         return kind(**given)
     except ValidationError as error:
         faults = [
-            {"path": f"/{_setting(kind, str(fault['loc'][0]))}", "message": fault["msg"]}
+            {"path": f"/{_setting(kind, str(fault['loc'][0]))}" if fault["loc"] else "", "message": fault["msg"]}
             for fault in error.errors(include_url=False)
-            if fault["loc"]
         ]
-        listing = "; ".join(f"{fault['path'][1:]}: {fault['message']}" for fault in faults)
+        listing = "; ".join(f"{fault['path'][1:]}: {fault['message']}".removeprefix(": ") for fault in faults)
         raise InvalidConfiguration(
-            f"the settings are invalid: {listing or error}", remedy="docs/settings.md lists them all", errors=faults
+            f"the settings are invalid: {listing}", remedy="docs/settings.md lists them all", errors=faults
         ) from None
 
 

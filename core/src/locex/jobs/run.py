@@ -104,6 +104,7 @@ class Run:
     async def _once(self) -> None:
         record = await self._registry.get(self.run_id)
         self._worker = worker = self._worker or await self._start_worker(record)
+        self._busy_since = None
         await asyncio.to_thread(self.folder.mkdir, mode=0o700, parents=True, exist_ok=True)
         worker.child.keep_log(self.folder / "worker.log")
         await self._registry.change(

@@ -39,6 +39,7 @@ def main() -> None:
     """Answer one request and end."""
     channel = Channel.take()
     request = channel.receive() or {"entries": []}
+    channel.end_with_parent()
     sys.path.extend(request.get("folders", ()))
     for entry in request["entries"]:
         channel.send(describe(Entry(**entry)))

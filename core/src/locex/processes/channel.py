@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 
 class Channel:
@@ -43,8 +44,25 @@ class Channel:
             except (BrokenPipeError, ValueError):
                 pass
 
+    def end_with_parent(self) -> None:
+        """End this process when the parent is gone, whatever it is doing; nothing is received any more."""
+
+        def watch() -> None:
+            while self._reader.readline():
+                pass
+            end_group()
+
+        threading.Thread(target=watch, name="parent", daemon=True).start()
+
     def receive(self) -> dict[str, Any] | None:
         """Return the next message, or None when the parent is gone."""
         line = self._reader.readline()
         message = json.loads(line) if line else None
         return message if isinstance(message, dict) else None
+
+
+def end_group() -> NoReturn:
+    """Kill this process with its whole group, if it leads one: a shell that called it by hand is spared."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)

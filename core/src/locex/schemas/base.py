@@ -68,7 +68,7 @@ class TolerantJsonSchema(GenerateJsonSchema):
 
     def bool_schema(self, schema: core_schema.BoolSchema) -> JsonSchemaValue:
         """Accept a boolean or the words for it."""
-        words = {"type": "string", "pattern": r"^\s*([Tt]rue|[Ff]alse|TRUE|FALSE|[01])\s*$"}
+        words = {"type": "string", "pattern": r"^([Tt]rue|[Ff]alse|TRUE|FALSE|[01])$"}
         return {"anyOf": [super().bool_schema(schema), words]}
 
 

@@ -92,5 +92,5 @@ class JobEvent(BaseModel):
     id: int = Field(description="Rises by one within a run; Last-Event-ID resumes after it.")
     run_id: str = Field(description="The run.")
     time: float = Field(description="Seconds since the epoch.")
-    kind: str = Field(description="state, round, progress, warning or log.")
+    kind: str = Field(description="state, worker, round or warning.")
     content: dict[str, Any] = Field(default_factory=dict, description="Depends on the kind.")

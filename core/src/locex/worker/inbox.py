@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
-import signal
 import threading
 import time
 from typing import TypeVar
@@ -13,7 +11,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from locex.jobs.messages import Heartbeat, Stop, ToWorker, as_json, to_worker
-from locex.processes.channel import Channel
+from locex.processes.channel import Channel, end_group
 
 log = logging.getLogger(__name__)
 _HEARTBEAT = 2.0  # seconds
@@ -60,7 +58,7 @@ class Inbox:
         except Exception:  # of another version than ours; without this thread nobody would notice its end
             log.exception("a message of the service cannot be read")
         finally:
-            os.killpg(os.getpgid(0), signal.SIGKILL)
+            end_group()
 
     def _beat(self) -> None:
         while True:

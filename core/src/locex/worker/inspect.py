@@ -25,9 +25,11 @@ def source_format(choice: DataChoice) -> DataFormat:
 def main() -> None:
     """Answer one question and end."""
     channel = Channel.take()
+    question = channel.receive()
+    channel.end_with_parent()
     sys.path.extend(str(folder) for folder in PluginSettings().plugin_folders)
     try:
-        answer = source_format(DataChoice.model_validate(channel.receive()))
+        answer = source_format(DataChoice.model_validate(question))
         channel.send({"format": answer.model_dump(mode="json", exclude_none=True)})
     except LocexError as error:
         channel.send({"error": error.to_json()})

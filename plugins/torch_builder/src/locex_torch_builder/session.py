@@ -69,8 +69,9 @@ class PytorchSession:
             with torch.no_grad():
                 outputs = self._model(x[:1])
         except RuntimeError as error:
+            takes = f", it takes {list(self.signature.input.size)}" if self.signature.input else ""
             raise FormatMismatch(
-                f"the model does not take inputs of size {list(x.shape[1:])} and type {x.dtype}: {error}",
+                f"the model does not take inputs of size {list(x.shape[1:])} and type {x.dtype}{takes}: {error}",
                 remedy="add a transformation of the inputs, or choose a model that fits the data",
             ) from error
         if not isinstance(outputs, Tensor):

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from locex_server.cli.client import Client
+from locex.cli.client import Client
 
 ResultT = TypeVar("ResultT")
 

@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from locex_server.cli.client import Client
+from locex.cli.client import Client
 from locex_server.demo.data import write_shares
 from locex_server.demo.display import NodeView, progress, shares, summary
 from locex_server.demo.services import free_port, service

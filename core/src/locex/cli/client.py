@@ -1,4 +1,4 @@
-"""What the command line needs of a service's REST API."""
+"""What commands need of a service's REST API."""
 
 from __future__ import annotations
 
