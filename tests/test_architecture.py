@@ -48,17 +48,6 @@ def test_packages_import_core_and_themselves_alone(package):
     assert found
 
 
-def test_inside_core_jobs_and_web_know_nothing_of_workers_and_plugin_hosts():
-    core = PACKAGES["locex"] / "src" / "locex"
-    wrong = [
-        f"{path.relative_to(ROOT)} imports {module}"
-        for part in ("jobs", "web")
-        for path, module in imports(core / part)
-        if f"{module}.".startswith(("locex.worker.", "locex.plugins.host."))
-    ]
-    assert wrong == []
-
-
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_is_whole_and_its_entry_points_resolve(package):
     folder = PACKAGES[package]

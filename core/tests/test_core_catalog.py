@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from locex.errors import DuplicatePlugin, IncompatiblePlugin, RefusedPlugin, StoreUnavailable, UnknownPlugin
+from locex.errors import DuplicatePlugin, IncompatiblePlugin, InterpreterUnavailable, RefusedPlugin, UnknownPlugin
 from locex.plugins.catalog import Catalog, Entry, Policy, read_catalog
 from locex.plugins.installed import Installed
 from locex.settings import PluginSettings
@@ -168,7 +168,7 @@ async def test_another_interpreter_is_asked_for_its_own(plugin_folder):
 
 @pytest.mark.parametrize("interpreter", ["/nowhere/python", "/bin/false"])
 async def test_an_interpreter_that_cannot_answer_is_named(interpreter):
-    with pytest.raises(StoreUnavailable, match=f"{interpreter} .LOCEX_WORKER_PYTHON. cannot read") as caught:
+    with pytest.raises(InterpreterUnavailable, match=f"{interpreter} .LOCEX_WORKER_PYTHON. cannot read") as caught:
         await Installed(Policy(), interpreter=interpreter).catalog()
     assert "locex-core" in caught.value.remedy
 

@@ -156,3 +156,9 @@ def test_a_step_that_needs_more_than_the_machine_has_is_named(tmp_path, needs, l
     with pytest.raises(FormatMismatch, match=f"the step flatten needs {lacking}"):
         require([Step("flatten", step)], tmp_path / "not yet made")
     require([Step("flatten", Flatten())], tmp_path)
+
+
+def test_a_word_that_is_no_type_is_named():
+    odd = DataFormat.of({"tabular": {"size": [2], "dtype": "flaot32"}}, {"categorical": {"size": []}})
+    with pytest.raises(FormatMismatch, match="tabular has the unknown type 'flaot32'"):
+        walk(odd, [])

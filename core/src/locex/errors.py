@@ -293,6 +293,12 @@ class StoreUnavailable(LocexError):
     code = "store-unavailable"
 
 
+class InterpreterUnavailable(LocexError):
+    """The interpreter that is to run the workers cannot be used."""
+
+    code = "interpreter-unavailable"
+
+
 class Unauthorized(LocexError):
     """A request without a valid token."""
 

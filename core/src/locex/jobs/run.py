@@ -245,7 +245,7 @@ class Run:
             return
         where = f" after {last.kind}" if last is not None else ""
         error = LocexError(
-            f"the worker {kind.value} ({how}) in {record.state.value}{where}", code=kind.value, remedy=_REMEDIES[kind]
+            f"the worker {kind.value} ({how}) in {record.state.value}{where}", code=kind.code, remedy=_REMEDIES[kind]
         )
         await self._fail(kind, error, exit_code=code, log=worker.child.log)
 

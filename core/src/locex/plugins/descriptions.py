@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -48,7 +50,8 @@ class Descriptions:
         return {key: answer for part in answers for key, answer in part.items()}
 
     async def _distribution(self, entries: list[Entry], core: str) -> dict[tuple[str, str, str], dict[str, Any]]:
-        cached = self._cache / f"{entries[0].fingerprint[:32]}-{core[:32]}.json"
+        known = "\n".join((entries[0].fingerprint, core, self._interpreter or sys.executable))
+        cached = self._cache / f"{hashlib.sha256(known.encode()).hexdigest()}.json"
         answers = await self._cached(cached)
         if answers is None:
             async with self._slots:

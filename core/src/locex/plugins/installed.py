@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from locex.errors import StoreUnavailable
+from locex.errors import InterpreterUnavailable
 from locex.plugins.catalog import Catalog, Policy, read_catalog
 
+_PATIENCE = 30.0  # seconds that another interpreter may take
 _FOREIGN_AGE = 5.0  # seconds; asking another interpreter takes a process
 
 
@@ -37,13 +39,13 @@ class Installed:
     async def _ask(self, interpreter: str) -> Catalog:
         argv = [interpreter, "-m", "locex.plugins.catalog", *map(str, self._folders)]
         output = b""
-        with contextlib.suppress(OSError):
-            process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
-            output, _ = await process.communicate()
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            asked = await asyncio.to_thread(subprocess.run, argv, capture_output=True, timeout=_PATIENCE, check=False)
+            output = asked.stdout
         try:
             return Catalog.from_json(output.decode(), self._policy)
         except (ValueError, KeyError):
-            raise StoreUnavailable(
+            raise InterpreterUnavailable(
                 f"the interpreter {interpreter} (LOCEX_WORKER_PYTHON) cannot read its catalogue of plugins",
                 remedy="check that it exists and that locex-core is installed there",
             ) from None

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from locex.schemas.base import Configuration, validate
 from locex.schemas.model import Name
 
+
+def _has_a_port(address: str) -> str:
+    port = address.rpartition("]")[2].partition(":")[2]
+    if port and not 0 < int(port) < 2**16:
+        raise ValueError("a port is a number from 1 to 65535")
+    return address
+
+
 Address = Annotated[
-    str, StringConstraints(strip_whitespace=True, pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?$")
+    str,
+    StringConstraints(strip_whitespace=True, pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?$"),
+    AfterValidator(_has_a_port),
 ]
 Positive = Annotated[int, Field(gt=0)]
 

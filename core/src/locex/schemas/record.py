@@ -38,6 +38,11 @@ class FailureKind(str, Enum):
     TIMED_OUT = "timed out"
     FEDERATION_LOST = "federation lost"
 
+    @property
+    def code(self) -> str:
+        """The error code of a failure that has none of its own."""
+        return self.value.replace(" ", "-")
+
 
 class Failure(BaseModel):
     """Why a job failed."""

@@ -45,6 +45,7 @@ STATUS: Mapping[str, int] = {
     "federation-lost": 502,
     "server-refused": 403,
     "store-unavailable": 503,
+    "interpreter-unavailable": 503,
     "unauthorized": 401,
     "forbidden": 403,
     "too-large": 413,

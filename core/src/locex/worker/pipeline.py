@@ -36,6 +36,8 @@ def walk(source: DataFormat, steps: Sequence[Step]) -> Trail:
             trail.append((step.name, step.transform.transform_format(before)))
         except ValueError as error:
             raise mismatch(f"step {len(trail)} ({step.name}) cannot take its input: {error}", trail) from None
+    for _, form in trail:
+        _require_types(form, trail)
     return trail
 
 
@@ -107,6 +109,16 @@ def describe(data_format: DataFormat) -> str:
 
 def _tensor(tensor: TensorFormat) -> str:
     return f"{tensor.size} {tensor.dtype or 'any type'}"
+
+
+def _require_types(form: DataFormat, trail: Trail) -> None:
+    """Raise `FormatMismatch` for a word that names no type of NumPy's, as an operator's file may hold."""
+    for side in (form.x, form.y):
+        for kind, tensor in side.data_types.items():
+            try:
+                np.dtype(tensor.dtype)
+            except TypeError:
+                raise mismatch(f"{kind} has the unknown type {tensor.dtype!r}", trail) from None
 
 
 def _disagreement(array: Array, form: SideFormat) -> str | None:

@@ -171,5 +171,5 @@ def _failed(error: BaseException) -> Failed:
         kind = FailureKind.CANNOT_LOAD
     else:
         kind = FailureKind.RAISED
-    told = error if isinstance(error, LocexError) else LocexError(f"{type(error).__name__}: {error}", code=kind.value)
+    told = error if isinstance(error, LocexError) else LocexError(f"{type(error).__name__}: {error}", code=kind.code)
     return Failed(failure=kind, error=told.to_json())
