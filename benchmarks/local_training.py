@@ -40,9 +40,9 @@ def plugin(kind: str, name: str) -> Any:
     return entry.load()()
 
 
-def architecture(name: str, fields: Any) -> nn.Module:
+def architecture(name: str, fields: Any, seed: int | None = None) -> nn.Module:
     chosen = plugin("architecture", name)
-    module: nn.Module = chosen.locex_create_architecture(chosen.locex_config_model()(**fields), 0)
+    module: nn.Module = chosen.locex_create_architecture(chosen.locex_config_model()(**fields), seed or 0)
     return module
 
 
