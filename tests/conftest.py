@@ -51,6 +51,11 @@ def marked(mark, since):
     return found
 
 
+def _take_interrupts():
+    """Undo what a shell does to programs that it runs in the background: they would ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Programs:
     """Programs in process groups of their own, under one mark in their environment."""
 
@@ -70,6 +75,7 @@ class Programs:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                preexec_fn=_take_interrupts,  # noqa: PLW1509 -- it starts nothing and takes no lock
             )
         self.started.append(process)
         return process

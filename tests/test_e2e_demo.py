@@ -56,3 +56,17 @@ def test_the_demo_shows_a_table_and_leaves_the_model(programs):
     with zipfile.ZipFile(programs.folder / "run" / "model.zip") as model:
         assert any(name.endswith(".safetensors") for name in model.namelist())
     assert programs.alive() == []
+
+
+def test_a_folder_that_is_no_former_demo_is_left_alone(programs):
+    (programs.folder / "run").mkdir()
+    (programs.folder / "run" / "thesis.txt").write_text("mine")
+    assert started(programs, 1).wait(60) == 1
+    assert "not empty and not a former demo's" in (programs.folder / "demo.log").read_text()
+    assert (programs.folder / "run" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_the_demo_reaches_its_accuracy_within_its_time(programs):
+    process = programs.start(*DEMO, log="demo.log")
+    assert process.wait(115) == 0, (programs.folder / "demo.log").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import signal
+import time
 import zipfile
 
 import numpy as np
@@ -13,6 +14,7 @@ from safetensors.numpy import load
 
 LONG = 40  # epochs; a round that takes long enough to be met in its midst
 ENDLESS = 10**6
+LAST_EVALUATION = 30  # seconds after its last fit for which a node expects an evaluation
 
 
 def test_a_killed_worker_is_replaced_and_the_federation_completes(house):
@@ -31,6 +33,26 @@ def test_a_killed_worker_is_replaced_and_the_federation_completes(house):
     seen = house.collector.finished(house.id)
     assert [len(one["participants"]) for one in seen["history"]] == [2, 2, 2]
     assert seen["attempts"][0]["round"] >= 2
+
+
+@pytest.mark.slow
+def test_a_last_round_that_is_repeated_late_has_every_node_again(house):
+    first, second = house.nodes
+    house.collect(3)
+    first.post(house.id, house.job(epochs=LONG))
+    second.post(house.id, house.job())
+    worker = psutil.Process(first.training(house.id, 3)["worker"]["pid"])
+    worker.suspend()
+    second.reach(house.id, lambda record: record["state"] == "WAITING" and len(record["history"]) == 3)
+    time.sleep(LAST_EVALUATION + 2)
+    worker.kill()
+
+    assert first.finished(house.id)["resumes"] == 1
+    record = second.finished(house.id)
+    assert record["history"][2]["evaluation"]
+    assert record["warnings"] == []
+    seen = house.collector.finished(house.id)
+    assert [(one["attempt"], len(one["participants"])) for one in seen["history"]] == [(1, 2), (1, 2), (2, 2)]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from locex.processes.child import Child, python
+from locex_controller.training.checkpoint import Checkpoint, write_checkpoint
 
 TWO = {"num_rounds": 2, "min_available_clients": 2, "min_fit_clients": 2, "round_timeout": 30, "wait_timeout": 60}
 
@@ -105,6 +106,15 @@ async def test_waiting_ends_in_a_named_failure(training_engine):
     assert await engine.end() == 1
     assert engine.of("state")[0] == {"kind": "state", "state": "WAITING", "nodes": 0, "needed": 2}
     assert engine.messages[-1]["error"]["message"] == "0 of 2 nodes connected within 0.3 s"
+
+
+async def test_after_the_last_round_nobody_is_waited_for(training_engine, tmp_path):
+    (tmp_path / "run").mkdir()
+    last = Checkpoint(2, [], [np.zeros(1)], {}, {"round": 2, "examples": 10})
+    write_checkpoint(tmp_path / "run", last)
+    engine = await training_engine(TWO, reported=1)
+    assert await engine.end() == 0
+    assert [(one["round"], one["examples"]) for one in engine.of("round")] == [(2, 10)]
 
 
 async def test_an_unknown_aggregation_lists_the_installed(training_engine):

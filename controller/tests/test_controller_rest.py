@@ -131,6 +131,12 @@ async def test_errors_name_what_is_wrong(service, collector_port):
     assert await refused({"strategy_conf": {"eta": 1}}) == (422, "configuration-invalid", ["/strategy_conf/eta"])
     assert await refused({"training_id": 9}) == (422, "configuration-invalid", ["/training_id"])
     assert await refused({"strategy": "median"}) == (422, "plugin-unknown", ["/strategy"])
+    assert await refused({"strategy": "median", "privacy-mechanisms": {"dp-fixed": {}}}) == (
+        422,
+        "configuration-invalid",
+        ["/strategy"],
+    )
+    assert (await service.ask("GET", "/jobs", params={"offset": 2**63}))[0] == 422
     assert (await service.ask("GET", "/job/8"))[0] == 404
     assert (await service.ask("GET", "/job/status/8"))[1]["status"] == "INACTIVE"
 
@@ -156,6 +162,20 @@ async def test_the_document_describes_a_training(service):
     )
     assert "num_rounds" in schemas["ServerConf"]["properties"]
     assert set(re.findall(r'"#/([^/]+)/', json.dumps(document))) == {"components"}
+
+
+async def test_bytes_that_nothing_refers_to_are_swept_at_start(collector_environment, tmp_path):
+    orphan = tmp_path / "state" / "blobs" / "ab" / ("ab" * 32)
+    orphan.parent.mkdir(parents=True, mode=0o700)
+    orphan.write_bytes(b"left")
+    os.utime(orphan, (0, 0))
+    service = Service(collector_environment)
+    await service.start()
+    try:
+        while orphan.exists():  # noqa: ASYNC110 -- a file's end is told in no other way
+            await asyncio.sleep(0.05)
+    finally:
+        await service.end()
 
 
 async def test_a_state_folder_has_one_owner(service):

@@ -289,6 +289,73 @@ async def test_a_silent_worker_is_ended(open_node, monkeypatch):
     assert record.failure.kind is FailureKind.TIMED_OUT
 
 
+async def test_the_record_of_a_round_outlives_the_worker_that_told_it(node, monkeypatch):
+    monkeypatch.setenv("FIXTURE_ROUND_SECONDS", "0.5")
+    await node.submit(**{"privacy-mechanisms": {"round_off": {}}})
+    record = await node.until("TRAINING")
+    async for event in node.jobs.follow(record.run_id):
+        if event.kind == "round":
+            break
+    os.kill((await node.jobs.latest("t")).worker["pid"], signal.SIGKILL)
+    record = await node.end()
+    assert record.state is JobState.FINISHED, record.failure
+    assert record.deaths == 0
+    assert record.round == 3
+    assert all(entry.fit_seconds and entry.epsilon for entry in record.history)
+    model = await node.store.get_model("m", record.model["model_version"])
+    assert model.lineage["epsilon"]["client"] >= 3
+
+
+async def test_a_job_that_takes_the_service_along_again_and_again_is_given_up(open_node):
+    async with open_node() as node:
+        await node.submit(server_address="endless:1")
+        await node.until("WAITING")
+        record = await node.jobs.latest("t")
+    async with open_node(resume=False) as node:
+        await node.store.put_job(record.model_copy(update={"state": JobState.TRAINING, "deaths": 5}))
+    async with open_node(max_resumes=5) as node:
+        record = await node.jobs.latest("t")
+    assert record.failure.kind is FailureKind.CRASHED
+    assert "LOCEX_WORKER_MEMORY_MB" in record.failure.remedy
+
+
+async def test_a_resumed_run_wants_the_models_bytes_that_it_began_with(open_node):
+    async with open_node() as node:
+        await node.submit(server_address="endless:1")
+        await node.until("WAITING")
+        digest = (await node.store.get_model("m", "1")).digest
+        record = await node.jobs.latest("t")
+        assert record.artefact == digest
+    async with open_node(resume=False) as node:
+        await node.store.put_job((await node.jobs.latest("t")).model_copy(update={"artefact": "0" * 64}))
+    async with open_node() as node:
+        record = await node.end()
+    assert record.failure.code == "model-changed"
+
+
+async def test_an_export_never_replaces_a_model(node):
+    with pytest.raises(InvalidConfiguration, match="version '1' already") as caught:
+        await node.submit(export={"model_version": "1"})
+    assert caught.value.errors[0]["path"] == "/export/model_version"
+
+
+async def test_under_a_mechanism_a_node_keeps_no_weights_that_it_has_not_seen(node):
+    """Else a later job could send them, as the initial weights of a model."""
+    await node.submit(server_address="unevaluated:1", **{"privacy-mechanisms": {"round_off": {"decimals": 1}}})
+    record = await node.end()
+    assert record.state is JobState.FINISHED, record.failure
+    weights = load_file(await node.store.blob_path(record.model["digest"]))["weights"]
+    assert np.array_equal(weights, weights.round(1))
+    assert "the model is the last global one" in record.warnings[-1]
+
+
+async def test_a_field_given_by_two_names_is_refused(node):
+    with pytest.raises(InvalidConfiguration, match="privacy-mechanisms and privacy_mechanisms are the same field"):
+        await node.submit(privacy_mechanisms={"round_off": {}})
+    with pytest.raises(InvalidConfiguration, match="num_rounds and number_of_rounds"):
+        await node.submit(number_of_rounds=2)
+
+
 async def test_a_job_goes_on_after_the_service_was_closed(open_node, monkeypatch):
     monkeypatch.setenv("FIXTURE_ROUND_SECONDS", "0.5")
     async with open_node() as node:

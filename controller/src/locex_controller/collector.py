@@ -107,7 +107,7 @@ class Collector:
         folder.mkdir(parents=True, mode=0o700)
         try:
             return await self._begin(training_id, request, warnings, model, folder)
-        except LocexError:
+        except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
@@ -135,8 +135,13 @@ class Collector:
         )
         self._spec_file(folder.name).write_text(spec.model_dump_json(), encoding="utf-8")
         supervisor = Supervisor(_record(request, spec, model, warnings), spec, self.records, self.settings)
-        await supervisor.begin()
-        supervisor.record = await self.records.enter(supervisor.record, JobState.WAITING)
+        try:
+            await supervisor.begin()
+            supervisor.record = supervisor.record.model_copy(update={"state": JobState.WAITING})
+            await self.records.create(supervisor.record)
+        except BaseException:
+            await supervisor.discard()
+            raise
         return supervisor
 
     async def _model(self, request: TrainingRequest) -> StoredModel | None:

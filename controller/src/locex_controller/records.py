@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from locex.errors import UnknownJob
+from locex.jobs.registry import persist
 from locex.schemas.record import Failure, FailureKind, JobEvent, JobRecord, JobState, RoundRecord
 from locex.store.protocol import Store
 
@@ -19,11 +20,19 @@ class Records:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    async def create(self, record: JobRecord) -> None:
+        """Persist a new run; raise `StoreUnavailable` rather than wait, since nobody relies on the run yet."""
+        await self._store.put_job(record)
+        await self._announce(record.run_id, "state", {"state": record.state.value})
+
     async def save(self, record: JobRecord, kind: str, content: Mapping[str, Any], **changes: Any) -> JobRecord:
-        """Persist changes of a record with the event that tells of them; return the new record."""
+        """Persist changes of a record with the event that tells of them; return the new record.
+
+        Wait for a store that is down.
+        """
         changed = record.model_copy(update={**changes, "updated": time.time()})
-        await self._store.put_job(changed)
-        await self._store.append_event(record.run_id, kind, content)
+        await persist(lambda: self._store.put_job(changed))
+        await self._announce(record.run_id, kind, content)
         return changed
 
     async def enter(self, record: JobRecord, state: JobState, *, reason: str = "", **changes: Any) -> JobRecord:
@@ -60,9 +69,12 @@ class Records:
             after = page[-1].id
         return found
 
+    async def _announce(self, run_id: str, kind: str, content: Mapping[str, Any]) -> None:
+        await persist(lambda: self._store.append_event(run_id, kind, content))
+
 
 def failure_of(error: Mapping[str, Any]) -> Failure:
-    """Return a record's failure from the error that a training reported."""
+    """Return a record's failure from an error as JSON."""
     lost = error.get("code") == "federation-lost"
     return Failure(
         kind=FailureKind.FEDERATION_LOST if lost else FailureKind.RAISED,

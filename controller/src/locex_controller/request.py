@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, ConfigDict, Field, field_validator, model_validator
 
 from locex.errors import InvalidConfiguration
-from locex.schemas.base import Configuration, validate
+from locex.schemas.base import Configuration, refuse_double, validate
 from locex.schemas.model import Name
 from locex_controller.training.spec import AggregationSpec, FederationName, Plan
 
@@ -76,22 +76,30 @@ class TrainingRequest(Configuration):
 
     def chosen_aggregation(self) -> AggregationSpec:
         """Return the aggregation: a privacy mechanism's half, else the one named, else the strategy."""
-        own = {key: value for key, value in self.strategy_conf.items() if key not in _PLANNED and value is not None}
-        for name, fields in self.privacy_mechanisms.items():
-            return AggregationSpec(
-                name=name, pointer="/privacy-mechanisms", shared=fields, config=self.aggregation_config
-            )
+        name, pointer = _plugin(self.strategy), "/strategy"
         if self.aggregation:
-            return AggregationSpec(
-                name=self.aggregation, pointer="/aggregation", config={**own, **self.aggregation_config}
-            )
-        name = "fedavg" if self.strategy == "avg" else self.strategy
+            name, pointer = _plugin(self.aggregation), "/aggregation"
+        for mechanism in self.privacy_mechanisms:
+            name, pointer = mechanism, "/privacy-mechanisms"
+        given = self.aggregation_fields()
+        shared = given.get(f"/privacy-mechanisms/{name}", {})
         return AggregationSpec(
             name=name,
-            pointer="/strategy",
-            config={**own, **self.aggregation_config},
-            config_pointer="/strategy_conf" if own else "/aggregation_config",
+            pointer=pointer,
+            shared=shared,
+            config=given["/strategy_conf"] | given["/aggregation_config"],
+            config_pointer=next((place for place, fields in given.items() if fields), "/aggregation_config"),
         )
+
+    def aggregation_fields(self) -> dict[str, dict[str, Any]]:
+        """Return the aggregation's fields by the place where they were given; null is "not given"."""
+        own = {key: value for key, value in self.strategy_conf.items() if key not in _PLANNED}
+        places = {"/strategy_conf": own, "/aggregation_config": self.aggregation_config}
+        places |= {f"/privacy-mechanisms/{name}": fields for name, fields in self.privacy_mechanisms.items()}
+        return {
+            place: {key: value for key, value in fields.items() if value is not None}
+            for place, fields in places.items()
+        }
 
     def sent_to_nodes(self) -> dict[str, bool | int | float | str]:
         """Return the fixed part of every instruction."""
@@ -106,6 +114,7 @@ def parse_request(content: dict[str, Any], training_id: str) -> tuple[TrainingRe
         f"{key!r} was ignored: {_NOT_USED.get(key, 'the collector does not know it')}"
         for key in sorted(set(content) - known)
     ]
+    refuse_double(TrainingRequest, content)
     request = validate(TrainingRequest, {key: content[key] for key in content if key in known})
     if request.training_id not in {None, training_id}:
         raise InvalidConfiguration(
@@ -113,4 +122,35 @@ def parse_request(content: dict[str, Any], training_id: str) -> tuple[TrainingRe
             remedy="leave training_id out of the body, or let them agree",
             errors=[{"path": "/training_id", "message": "does not agree with the path"}],
         )
+    _refuse_displaced(request)
+    mechanism = next(iter(request.privacy_mechanisms), None)
+    if mechanism and "strategy" in request.model_fields_set and request.strategy != mechanism:
+        warnings.append("'strategy' was ignored: the aggregation of the privacy mechanism takes its place")
     return request, warnings
+
+
+def _refuse_displaced(request: TrainingRequest) -> None:
+    """Raise `InvalidConfiguration` for every choice that another one would displace.
+
+    The strategy "avg" beside a mechanism is no fault, since older clients always send it.
+    """
+    chosen = request.chosen_aggregation()
+    faults = []
+    for field, name in (("strategy", request.strategy), ("aggregation", request.aggregation)):
+        average = field == "strategy" and request.privacy_mechanisms and _plugin(name or "") == "fedavg"
+        if name and field in request.model_fields_set and _plugin(name) != chosen.name and not average:
+            faults.append({"path": f"/{field}", "message": f"{chosen.pointer} chooses {chosen.name!r} already"})
+    given = request.aggregation_fields()
+    for key in sorted({key for fields in given.values() for key in fields}):
+        places = [place for place, fields in given.items() if key in fields]
+        if len(places) > 1:
+            faults += [{"path": f"{place}/{key}", "message": "given in two places: say it once"} for place in places]
+    if faults:
+        listing = "; ".join(f"{fault['path']}: {fault['message']}" for fault in faults)
+        raise InvalidConfiguration(
+            f"the configuration contradicts itself: {listing}", remedy="leave out one of each", errors=faults
+        )
+
+
+def _plugin(name: str) -> str:
+    return "fedavg" if name == "avg" else name

@@ -22,7 +22,7 @@ routes = Routes()
 class JobsQuery(Configuration):
     """Which trainings are listed."""
 
-    offset: Annotated[int, Field(ge=0)] = 0
+    offset: Annotated[int, Field(ge=0, lt=2**31)] = 0
     limit: Annotated[int, Field(gt=0, le=1000)] = 100
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from importlib.metadata import version
@@ -48,6 +49,8 @@ async def _life(app: web.Application) -> AsyncIterator[None]:
     collector = app[COLLECTOR]
     await collector.store.open()
     await collector.open()
+    sweeping = asyncio.create_task(collector.store.sweep())
     yield
+    sweeping.cancel()
     await collector.close()
     await collector.store.close()

@@ -11,12 +11,14 @@ from typing import Any
 from locex.errors import CrashedPlugin, LocexError
 from locex.processes.child import Child, python
 from locex.schemas.record import JobRecord, JobState
+from locex.settings import WITHHELD
 from locex_controller.records import Records, crash_of, failure_of
 from locex_controller.settings import CollectorSettings
 from locex_controller.training.spec import TrainingSpec
 
 log = logging.getLogger(__name__)
 _PAUSE = 1.0  # seconds before the first restart; doubled each time
+_LAST_WRITE = 5.0  # seconds to wait for the store at the end of the service
 _STATES = {"WAITING": JobState.WAITING, "TRAINING": JobState.TRAINING, "EVALUATING": JobState.EVALUATING}
 
 
@@ -39,15 +41,14 @@ class Supervisor:
 
     async def begin(self) -> None:
         """Start the process and wait until it listens; raise the error that it reports instead."""
-        self._child = child = await self._spawn()
+        child = await self._spawn()
         try:
             async with asyncio.timeout(self._settings.start_timeout):
                 message = await child.receive()
         except TimeoutError:
             message = None
         if message is None or message.get("kind") != "ready":
-            child.kill()
-            code = await child.wait()
+            code = await self._kill(child)
             if message is not None and "error" in message:
                 raise LocexError.from_json(message["error"])
             raise CrashedPlugin(
@@ -59,7 +60,10 @@ class Supervisor:
         self._task = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
-        """Ask the training to end, kill it after the grace, and return when its record says so."""
+        """Ask the training to end, and kill it after the grace.
+
+        Return when its record says so, or, with the store down, after the grace again.
+        """
         self._stopping.set()
         if self._child is not None:
             await self._child.send({"kind": "stop"})
@@ -68,31 +72,48 @@ class Supervisor:
             if pending and self._child is not None:
                 self._child.kill()
             if pending:
-                await self._task
+                await asyncio.wait([self._task], timeout=self._settings.stop_grace)
+
+    async def discard(self) -> None:
+        """End the process, whatever it does."""
+        if self._child is not None:
+            await self._kill(self._child)
 
     async def interrupt(self) -> None:
         """End the process without a word to its nodes; the training goes on at the next start."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._child is not None:
-            self._child.kill()
-            await self._child.wait()
+        await self.discard()
         if not self.record.state.over:
-            self.record = await self._records.enter(self.record, JobState.INTERRUPTED, reason="the collector ended")
+            with contextlib.suppress(TimeoutError):  # with the store down, the next start finds the training as it was
+                async with asyncio.timeout(_LAST_WRITE):
+                    await self._enter(JobState.INTERRUPTED, reason="the collector ended")
 
     async def _watch(self) -> None:
+        try:
+            await self._supervise()
+        except Exception as error:
+            log.exception("training %s cannot be followed", self.spec.training_id)
+            await self._fail(error)
+
+    async def _fail(self, error: Exception) -> None:
+        """End a training that cannot be followed; it holds no place even if that cannot be written."""
+        await self.discard()
+        told = {"code": "internal", "message": f"{type(error).__name__}: {error}"}
+        failure = failure_of(error.to_json() if isinstance(error, LocexError) else told)
+        try:
+            await self._enter(JobState.FAILED, reason=failure.message, failure=failure)
+        except Exception:
+            log.exception("the end of training %s cannot be written", self.spec.training_id)
+            self.record = self.record.model_copy(update={"state": JobState.FAILED, "failure": failure})
+
+    async def _supervise(self) -> None:
         deaths = 0
         while True:
             round_before = self.record.round
-            try:
-                if await self._follow():
-                    return
-            except Exception:
-                log.exception("training %s cannot be followed", self.spec.training_id)
-                if self._child is not None:
-                    self._child.kill()
-                raise
+            if await self._follow():
+                return
             assert self._child is not None
             code = await self._child.wait()
             deaths = 1 if self.record.round > round_before else deaths + 1
@@ -108,7 +129,7 @@ class Supervisor:
             if await self._stopped_within(_PAUSE * 2 ** (deaths - 1)):
                 await self._enter(JobState.STOPPED)
                 return
-            self._child = await self._spawn()
+            await self._spawn()
 
     async def _stopped_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
@@ -116,7 +137,8 @@ class Supervisor:
         return self._stopping.is_set()
 
     async def _spawn(self) -> Child:
-        child = await Child.start(python("locex_controller.training", interpreter=self._settings.worker_python))
+        argv = python("locex_controller.training", interpreter=self._settings.worker_python)
+        self._child = child = await Child.start(argv, environment=WITHHELD)
         child.keep_log(self.spec.folder / "training.log")
         await child.send(self.spec.model_copy(update={"reported": self.record.round}).model_dump(mode="json"))
         self.record = self.record.model_copy(update={"worker": {"pid": child.pid, "identity": child.identity}})
@@ -124,11 +146,10 @@ class Supervisor:
 
     async def _follow(self) -> bool:
         """Take the process's messages; tell whether the training is over."""
-        if self._child is None:
-            self._child = await self._spawn()
+        child = self._child or await self._spawn()
         if self._stopping.is_set():
-            await self._child.send({"kind": "stop"})
-        while (message := await self._child.receive()) is not None:
+            await child.send({"kind": "stop"})
+        while (message := await child.receive()) is not None:
             if await self._take(message):
                 return True
         return False
@@ -160,3 +181,7 @@ class Supervisor:
 
     async def _enter(self, state: JobState, **changes: Any) -> None:
         self.record = await self._records.enter(self.record, state, **changes)
+
+    async def _kill(self, child: Child) -> int:
+        child.kill()
+        return await child.wait()

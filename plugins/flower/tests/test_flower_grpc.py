@@ -206,6 +206,57 @@ def test_a_server_may_send_a_node_away_and_have_it_back(kit, scripted, join):
     assert answers == [1, 4], "RECONNECT, then ACK"
 
 
+def instruct(kind, server_round):
+    """Return an instruction to "fit" or "evaluate"."""
+    from flwr.common import ndarrays_to_parameters, serde
+    from flwr.common.typing import EvaluateIns, FitIns
+    from flwr.proto.transport_pb2 import ServerMessage
+
+    parameters = ndarrays_to_parameters([np.ones((2, 3), np.float32), np.array(1)])
+    config = {"server_round": server_round}
+    if kind == "fit":
+        return ServerMessage(fit_ins=serde.fit_ins_to_proto(FitIns(parameters, config)))
+    return ServerMessage(evaluate_ins=serde.evaluate_ins_to_proto(EvaluateIns(parameters, config)))
+
+
+def script(*kinds, leave=True):
+    """Return a connection on which the server asks for round 1, then says goodbye or only ends the stream."""
+
+    def run(requests, context):
+        for kind in kinds:
+            yield instruct(kind, 1)
+            next(requests)
+        if leave:
+            yield goodbye(0)
+            next(requests)
+
+    return run
+
+
+def test_a_complete_node_takes_part_in_a_last_round_that_the_server_repeats(kit, scripted, join):
+    node = kit.FakeParticipant(rounds=1)
+    address = scripted(script("fit", "evaluate", "fit", "evaluate"))
+    assert join(FlowerGrpc(), node, address).result(30) is None
+    assert (len(node.fits), len(node.evaluations)) == (2, 2)
+
+
+def test_a_complete_node_comes_back_to_a_server_that_was_lost(kit, scripted, join):
+    node = kit.FakeParticipant(rounds=1)
+    address = scripted(script("fit", "evaluate", leave=False), script("fit", "evaluate"))
+    assert join(FlowerGrpc(), node, address).result(30) is None
+    assert (len(node.fits), len(node.evaluations)) == (2, 2)
+    assert any("retrying in" in reason for reason in node.told)
+
+
+@pytest.mark.parametrize(("linger", "patience"), [(0.5, 60), (60, 0.5), (0, 60)])
+def test_a_complete_node_that_finds_no_server_again_leaves_in_peace(kit, scripted, join, linger, patience):
+    node = kit.FakeParticipant(rounds=1)
+    address = scripted(script("fit", "evaluate", leave=False))
+    run = join(FlowerGrpc(), node, address, linger=linger, patience=patience)
+    assert run.result(30) is None
+    assert any("retrying in" in reason for reason in node.told) is (linger > 0)
+
+
 def test_a_message_over_the_limit_is_told_with_its_remedy(kit, scripted, join):
     from flwr.proto.transport_pb2 import Parameters, ServerMessage
 

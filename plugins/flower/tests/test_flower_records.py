@@ -171,3 +171,15 @@ def test_more_rounds_than_a_node_takes_part_in_are_recognised(kit, message, aske
     records = {"arrays": array_record(w=np.zeros(1)), "config": ConfigRecord({"server-round": asked})}
     assert trains_beyond(kit.FakeParticipant(rounds=rounds), message("train", records)) is beyond
     assert not trains_beyond(kit.FakeParticipant(rounds=rounds), message("evaluate", records))
+
+
+@pytest.mark.parametrize(("asked", "beyond"), [({"server_round": 2}, False), ({"server_round": 3}, True), ({}, True)])
+def test_a_complete_node_trains_again_in_a_numbered_last_round_alone(kit, message, asked, beyond):
+    from flwr.app import ConfigRecord
+
+    from locex_flower.records import trains_beyond
+
+    node = kit.FakeParticipant(rounds=2)
+    node.fits = node.evaluations = [None, None]
+    assert node.complete
+    assert trains_beyond(node, message("train", {"config": ConfigRecord(asked)})) is beyond

@@ -43,7 +43,8 @@ class Training:
         """Run every round from the checkpoint's on; raise `FederationLost` when a round cannot be completed."""
         self._current = self._begin()
         if self._current.round > self._spec.reported:
-            self._wait_for_nodes()
+            if self._current.round < self._plan.num_rounds:  # after the last round the nodes are gone
+                self._wait_for_nodes()
             self._report_round()
         for server_round in range(self._current.round + 1, self._plan.num_rounds + 1):
             self._round(server_round)

@@ -46,10 +46,12 @@ async def keep_model(store: Store, record: JobRecord, files: list[Path]) -> dict
             "lineage": lineage,
         }
     )
-    await store.put_model(model)
+    if not await store.put_model(model, replace=False):  # another job took the version meanwhile
+        model = model.model_copy(update={"model_version": f"{version[:100]}-{record.run_id}"})
+        await store.put_model(model)
     return {
-        "model_name": job.model_name,
-        "model_version": version,
+        "model_name": model.model_name,
+        "model_version": model.model_version,
         "digest": first.digest,
         "files": lineage["files"],
     }

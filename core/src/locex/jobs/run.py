@@ -138,13 +138,22 @@ class Run:
         job = JobConfiguration.model_validate(record.configuration)
         metadata = await self._models.metadata(job.model_name, job.model_version)
         stored = await self._models.fetch(metadata)
-        path = await self._store.blob_path(str(stored.digest))
+        digest = record.artefact or str(stored.digest)
+        path = await self._store.blob_path(digest)
+        if path is None:
+            raise LocexError(
+                f"the model {job.model_name} {job.model_version} was replaced while the job trained it",
+                code="model-changed",
+                remedy="post the job again; give a changed model a version of its own",
+            )
+        if record.artefact is None:
+            await self._registry.change(self.run_id, "model", {"digest": digest}, artefact=digest)
         await worker.send(
             m.Begin(
                 run_id=self.run_id,
                 folder=str(self.folder),
                 artefact=str(path),
-                digest=str(stored.digest),
+                digest=digest,
                 metadata=ModelMetadata.model_validate(stored.model_dump()),
                 resume=record.resumes > 0,
             )
@@ -192,8 +201,7 @@ class Run:
 
     async def _round(self, message: m.RoundFinished) -> None:
         record = await self._registry.get(self.run_id)
-        history = [known for known in record.history if known.round != message.record.round]
-        history = sorted([*history, message.record], key=lambda one: one.round)
+        history = _with_round(record.history, message.record)
         await self._registry.change(
             self.run_id,
             "round",
@@ -201,6 +209,7 @@ class Run:
             history=history,
             round=_completed(history),
             rounds=message.rounds,
+            deaths=0,
         )
 
     async def _warn(self, text: str) -> None:
@@ -240,8 +249,9 @@ class Run:
         kind = self._killed_for or FailureKind.CRASHED
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         survivable = kind is FailureKind.CRASHED and record.state in _ROUNDS
-        if survivable and record.resumes < self._settings.max_resumes:
-            await self._registry.enter(self.run_id, JobState.INTERRUPTED, reason=f"the worker ended with {how}")
+        if survivable and record.deaths < self._settings.max_resumes:
+            reason = f"the worker ended with {how}"
+            await self._registry.enter(self.run_id, JobState.INTERRUPTED, reason=reason, deaths=record.deaths + 1)
             return
         where = f" after {last.kind}" if last is not None else ""
         error = LocexError(
@@ -294,6 +304,14 @@ _REMEDIES = {
     FailureKind.OUT_OF_MEMORY: "raise resources.memory_mb or LOCEX_WORKER_MEMORY_MB, or use smaller batches",
 }
 _FAULT = "see the service's log; the disk may be full, or the worker's locex-core another version than the service's"
+
+
+def _with_round(history: list[RoundRecord], news: RoundRecord) -> list[RoundRecord]:
+    """Return the history with what is new of a round; a replaced worker does not know what the former one told."""
+    known = next((one for one in history if one.round == news.round), RoundRecord(round=news.round))
+    told = {name: value for name in RoundRecord.model_fields if (value := getattr(news, name)) not in (None, {})}
+    others = [one for one in history if one.round != news.round]
+    return sorted([*others, known.model_copy(update=told)], key=lambda one: one.round)
 
 
 def _completed(history: list[RoundRecord]) -> int:

@@ -30,7 +30,7 @@ from locex.plugins.installed import Installed
 from locex.processes.child import reap
 from locex.schemas.job import JobConfiguration, parse_job
 from locex.schemas.model import Name
-from locex.schemas.record import JobEvent, JobRecord, JobState
+from locex.schemas.record import Failure, FailureKind, JobEvent, JobRecord, JobState
 from locex.settings import NodeSettings
 from locex.store.protocol import Page, Store
 
@@ -96,6 +96,7 @@ class JobService:
         await check_server(job.server_address, self._settings.allowed_servers)
         metadata = await self._models.metadata(job.model_name, job.model_version)
         library = metadata.meta.library
+        await self._require_new_version(job)
         catalog = await self._installed.catalog()
         for choice in choices_of(job, library, self._settings):
             find(catalog, choice, library)
@@ -172,6 +173,12 @@ class JobService:
         if known is not None and not known.state.over:
             raise ActiveJob(training_id, known.state.value)
 
+    async def _require_new_version(self, job: JobConfiguration) -> None:
+        version = job.export.model_version
+        if version is not None and await self._store.get_model(job.model_name, version) is not None:
+            fault = {"path": "/export/model_version", "message": f"{job.model_name} has a version {version!r} already"}
+            raise InvalidConfiguration(fault["message"], remedy="name a version that is not there yet", errors=[fault])
+
     async def _configured_worker(
         self, catalog: Catalog, job: JobConfiguration, library: str
     ) -> tuple[Worker, Configured]:
@@ -230,6 +237,9 @@ class JobService:
                 code="plugin-changed",
                 remedy="install the versions it ran with, or post the job again",
             )
+        if changed:
+            content = {"text": f"plugins changed while the job waited: {'; '.join(changed)}"}
+            await self._registry.change(record.run_id, "warning", content, plugins=configured.plugins)
         return worker
 
     async def _recover(self) -> None:
@@ -238,8 +248,11 @@ class JobService:
                 reap(record.worker["pid"], record.worker["identity"])
             state = record.state
             if state not in {JobState.QUEUED, JobState.INTERRUPTED}:
-                await self._registry.enter(record.run_id, JobState.INTERRUPTED, reason="the service ended")
-                state = JobState.INTERRUPTED
+                state, deaths = JobState.INTERRUPTED, record.deaths + 1
+                await self._registry.enter(record.run_id, state, reason="the service ended", deaths=deaths)
+                if deaths > self._settings.max_resumes:
+                    await self._registry.enter(record.run_id, JobState.FAILED, failure=_given_up(deaths))
+                    continue
             if not self._settings.resume:
                 continue
             if state is JobState.INTERRUPTED:
@@ -263,6 +276,15 @@ def _with_training_id(job: JobConfiguration, training_id: str) -> JobConfigurati
             errors=[fault],
         )
     return job.model_copy(update={"training_id": training_id})
+
+
+def _given_up(deaths: int) -> Failure:
+    return Failure(
+        kind=FailureKind.CRASHED,
+        code=FailureKind.CRASHED.code,
+        message=f"the job ended with the whole service {deaths} times without finishing a round",
+        remedy="bound the worker's memory (LOCEX_WORKER_MEMORY_MB): the job may take all of the machine's",
+    )
 
 
 def _new_record(training_id: str, configured: Configured, library: str, warnings: list[str]) -> JobRecord:

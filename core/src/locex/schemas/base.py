@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
@@ -94,6 +94,20 @@ def validate(model: type[ModelT], given: Any, *, at: str = "") -> ModelT:
         raise InvalidConfiguration(
             f"the configuration is invalid: {listing}", remedy="correct the named fields", errors=faults
         ) from None
+
+
+def refuse_double(model: type[BaseModel], given: Mapping[str, Any]) -> None:
+    """Raise `InvalidConfiguration` where one field is given by two of its names: one would be dropped in silence."""
+    for name, field in model.model_fields.items():
+        alias = field.validation_alias
+        names = {name, field.alias or name}
+        names |= {str(choice) for choice in alias.choices} if isinstance(alias, AliasChoices) else set()
+        twice = sorted(key for key in names if given.get(key) is not None)
+        if len(twice) > 1:
+            faults = [{"path": f"/{key}", "message": "given under another name too"} for key in twice]
+            raise InvalidConfiguration(
+                f"{' and '.join(twice)} are the same field", remedy="give it once", errors=faults
+            )
 
 
 def _fault(fault: Any, at: str, allowed: str) -> dict[str, str]:

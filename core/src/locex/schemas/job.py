@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from locex.schemas.base import Configuration, validate
+from locex.schemas.base import Configuration, refuse_double, validate
 from locex.schemas.model import Name
 
 
@@ -184,5 +184,6 @@ def parse_job(content: dict[str, Any]) -> tuple[JobConfiguration, list[str]]:
     for name, field in JobConfiguration.model_fields.items():
         known |= {name, field.alias or name}
     ignored = sorted(set(content) - known)
+    refuse_double(JobConfiguration, content)
     warnings = [f"unknown key {key!r} was ignored" for key in ignored]
     return validate(JobConfiguration, {key: content[key] for key in content if key in known}), warnings

@@ -23,7 +23,7 @@ _LAST_EVALUATION = 30.0  # seconds to wait, after the last fit, for an evaluatio
 
 @dataclass(slots=True)
 class Progress:
-    """How far the node is. ``latest``: newest round it was asked about; ``evaluated``: newest round evaluated."""
+    """How far the node is: the newest round it was asked about (``latest``), trained in and evaluated."""
 
     latest: int = 0
     fitted: int = 0
@@ -69,12 +69,16 @@ class NodeParticipant:
 
     @property
     def complete(self) -> bool:
-        """Whether every expected round is over; an evaluation after the last fit is awaited for a while."""
+        """Whether the last expected round was evaluated, or trained in and not evaluated for a while.
+
+        Until then the server may repeat the round: a refused or lost contribution to it ends nothing.
+        """
         progress = self._progress
-        if progress.rounds is None or progress.latest < progress.rounds:
+        if progress.rounds is None:
             return False
+        trained = progress.fitted >= progress.rounds
         waited = time.monotonic() - progress.fitted_at
-        return progress.evaluated >= progress.rounds or waited > _LAST_EVALUATION
+        return progress.evaluated >= progress.rounds or (trained and waited > _LAST_EVALUATION)
 
     @property
     def stopping(self) -> bool:
@@ -143,6 +147,7 @@ class NodeParticipant:
         self._progress.latest = self._progress.fitted = int(content["round"])
         self._progress.evaluated = int(content["evaluated"])
         self._progress.rounds = content["rounds"]
+        self._epsilon |= content["epsilon"]
         for mechanism, state in zip(self._mechanisms, content["mechanisms"], strict=True):
             mechanism.restore(state)
         return True
@@ -213,6 +218,7 @@ class NodeParticipant:
             "evaluated": self._progress.evaluated,
             "rounds": self._progress.rounds,
             "mechanisms": [mechanism.state() for mechanism in self._mechanisms],
+            "epsilon": self._epsilon,
         }
         self._checkpoint.save(self._session, self._global, content)
         self._send(RoundFinished(record=self._record, rounds=self._progress.rounds))

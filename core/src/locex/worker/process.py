@@ -84,9 +84,13 @@ def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
 
     export = plan.job.export
     (folder / "model").mkdir(exist_ok=True)
-    files = session.export(folder / "model", export.formats)
-    if not participant.holds_global:
+    if not participant.holds_global and plan.in_order("privacy"):
+        # What no mechanism has seen must not lie where a later job could send it: as its initial weights, say.
+        session.set_parameters(participant.parameters())
+        inbox.send(Warned(text="the server sent no weights after the last fit: the model is the last global one"))
+    elif not participant.holds_global:
         inbox.send(Warned(text="the server sent no weights after the last fit: the model is this node's own"))
+    files = session.export(folder / "model", export.formats)
     return participant.ended_early, files
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -36,16 +37,21 @@ class Backoff:
         """Whether the last thing that happened was a failure."""
         return self._lost_since is not None
 
+    @property
+    def lost_for(self) -> float:
+        """Seconds since the first failure after the last progress; 0 without one."""
+        return 0.0 if self._lost_since is None else time.monotonic() - self._lost_since
+
     def progress(self) -> None:
         """Forget earlier failures."""
         self._delay = self._config.backoff_initial
         self._lost_since = None
 
-    def wait(self, reason: str) -> None:
-        """Sleep before the next try; threads that fail together share one wait."""
+    def wait(self, reason: str, longest: float = math.inf) -> None:
+        """Sleep before the next try, at most ``longest`` seconds; threads that fail together share one wait."""
         if self._waiting.acquire(blocking=False):
             try:
-                self._wait(reason)
+                self._wait(reason, longest)
             finally:
                 self._waiting.release()
         else:
@@ -62,7 +68,7 @@ class Backoff:
                 return
             time.sleep(min(left, SLICE))
 
-    def _wait(self, reason: str) -> None:
+    def _wait(self, reason: str, longest: float) -> None:
         now = time.monotonic()
         self._lost_since = now if self._lost_since is None else self._lost_since
         left = self._patience - (now - self._lost_since)
@@ -72,7 +78,7 @@ class Backoff:
                 remedy="check that the collector runs, the job's server_address and federation, TLS and firewalls",
             )
         jitter = random.uniform(0.5, 1.0)  # noqa: S311 -- spreads the nodes' tries, no secret
-        delay = min(self._delay * jitter, left)
+        delay = min(self._delay * jitter, left, longest)
         self._delay = min(self._delay * 2, self._config.backoff_max)
         self._participant.waiting(f"retrying in {delay:.1f} s: {reason}")
         self.sleep(delay)

@@ -33,6 +33,7 @@ class GrpcNode:
     def run(self, participant: Participant) -> None:
         """Take part until the server says goodbye or asks for more rounds than the participant takes part in."""
         backoff = Backoff(participant, self._context.server_address, self._config, self._context.patience)
+        linger = min(self._config.linger, self._context.patience)  # a node whose part is over does not fail
         while True:
             participant.waiting(f"connecting to {self._context.server_address}")
             limit = min(self._config.max_message_mb * 2**20, 2**31 - 1)
@@ -48,9 +49,12 @@ class GrpcNode:
                     continue
                 if channel.proven:
                     backoff.progress()  # a server that was silent for long and dies is a new loss
-            if participant.complete:
+            if not participant.complete:
+                backoff.wait(reason)
+            elif (left := linger - backoff.lost_for) > 0:
+                backoff.wait(reason, left)
+            else:
                 return
-            backoff.wait(reason)
 
     def _attend(self, channel: Channel, participant: Participant, backoff: Backoff) -> int:
         """Answer until the server says goodbye; return the seconds after which it wants this node back, else 0."""

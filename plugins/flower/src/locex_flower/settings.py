@@ -25,6 +25,12 @@ class FlowerGrpcConfig(ConnectionConfig):
         le=2047,
         description="Largest message in MiB, either way; servers have a limit of their own (old ones 512).",
     )
+    linger: float = Field(
+        default=30.0,
+        ge=0,
+        description="Seconds that a node which has taken part in all its rounds tries to come back to a server that "
+        "it lost: a restarted one may repeat the last round or its evaluation.",
+    )
 
 
 class FlowerSuperlinkConfig(ConnectionConfig):

@@ -27,10 +27,13 @@ def fit_configuration(received: Mapping[str, Any]) -> dict[str, Scalar]:
 
 
 def beyond(participant: Participant, received: Mapping[str, Any]) -> bool:
-    """Tell whether a request to train asks for more rounds than this node takes part in."""
+    """Tell whether a request to train asks for more rounds than this node takes part in.
+
+    A server may repeat the last round, however late; only where it does not number them is a complete node's part over.
+    """
     server_round = fit_configuration(received).get("server_round")
-    if participant.rounds is not None and isinstance(server_round, int) and server_round > participant.rounds:
-        return True
+    if isinstance(server_round, int):
+        return participant.rounds is not None and server_round > participant.rounds
     return participant.complete
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
@@ -39,13 +39,14 @@ def save_state(folder: Path, optimizer: Optimizer, schedule: Schedule) -> None:
 
 
 def load_state(folder: Path, optimizer: Optimizer, schedule: Schedule) -> None:
-    """Take up a saved state; raise `LocexError` (``state-incompatible``) where it is not of this training's kind."""
-    try:
-        with safe_open(os.fspath(folder / FILE), framework="pt") as file:
-            content = json.loads((file.metadata() or {})["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not a mapping
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise _incompatible(f"the saved state cannot be read: {error}") from error
+    """Take up a saved state.
+
+    Raise `LocexError` (``state-incompatible``) where it is not of this training's kind; a file that cannot be read
+    raises `OSError`, `ValueError` or `SafetensorError`.
+    """
+    with safe_open(os.fspath(folder / FILE), framework="pt") as file:
+        content = json.loads((file.metadata() or {}).get("state", ""))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not a mapping
     _check_origin(content, optimizer)
     optimizer.load_state_dict(_nested(optimizer, content, tensors))
     schedule.restore(content["schedule"])

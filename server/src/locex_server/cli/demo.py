@@ -35,6 +35,6 @@ def demo(folder: Path, rounds: int, federation: str) -> None:
 async def _ended_by_signals(work: Coroutine[Any, Any, float]) -> float:
     """Cancel the work at the first signal; further ones must not disturb it while it ends its processes."""
     task = asyncio.ensure_future(work)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, lambda: task.cancelling() or task.cancel())
     return await task

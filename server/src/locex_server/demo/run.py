@@ -45,7 +45,7 @@ class Federation:
 async def run(folder: Path, rounds: int, federation: str) -> float:
     """Run the demo; return the global accuracy."""
     console = Console()
-    shutil.rmtree(folder, ignore_errors=True)
+    await asyncio.to_thread(_empty, folder)
     folders = [folder / f"node{number}" for number in (1, 2)]
     counts = await asyncio.to_thread(write_shares, [place / "data" for place in folders])
     views = [NodeView(place.name, share) for place, share in zip(folders, counts, strict=True)]
@@ -60,9 +60,9 @@ async def run(folder: Path, rounds: int, federation: str) -> float:
                 async for kind, content in client.events(f"job/{_TRAINING}/events"):
                     view.take(kind, content)
                     live.update(progress(views, rounds))
+                await _require_finished(client)  # at once, not when the other node has waited in vain
 
             await asyncio.gather(*map(follow, running.nodes, views))
-        await _require_finished(running.nodes)
         seconds = time.monotonic() - began
         model = folder / "model.zip"
         model.write_bytes(await _download(running.nodes[0]))
@@ -79,9 +79,13 @@ async def _services(folder: Path, folders: list[Path]) -> AsyncIterator[Federati
         collector = await stack.enter_async_context(
             service("collector", "collector", "serve", port=free_port(), folder=folder / "collector", environment={})
         )
-        # At the same time: each takes most of a second to start.
-        urls = await asyncio.gather(*(stack.enter_async_context(_node(place, collector)) for place in folders))
-        clients = [await stack.enter_async_context(Client(url)) for url in (collector, *urls)]
+        try:
+            async with asyncio.TaskGroup() as starting:  # at the same time: each takes most of a second
+                nodes = [starting.create_task(stack.enter_async_context(_node(place, collector))) for place in folders]
+        except* click.ClickException as failures:
+            raise failures.exceptions[0] from None
+        urls = [collector, *(node.result() for node in nodes)]
+        clients = [await stack.enter_async_context(Client(url)) for url in urls]
         yield Federation(clients[0], clients[1:], f"127.0.0.1:{flower_port}")
 
 
@@ -144,11 +148,21 @@ def _artefact() -> bytes:
     return content.getvalue()
 
 
-async def _require_finished(nodes: list[Client]) -> None:
-    for node in nodes:
-        record = await node.call("GET", f"job/{_TRAINING}")
-        if record["state"] != "FINISHED":
-            raise click.ClickException(f"{node.url} ended {record['state']}: {json.dumps(record['failure'])}")
+async def _require_finished(node: Client) -> None:
+    record = await node.call("GET", f"job/{_TRAINING}")
+    if record["state"] != "FINISHED":
+        reason = (record["failure"] or {}).get("message", "")
+        raise click.ClickException(f"the job of {node.url} ended {record['state']}: {reason}")
+
+
+def _empty(folder: Path) -> None:
+    """Make the folder new; refuse one that holds anything but a former demo."""
+    marker = folder / ".locex-demo"
+    if folder.exists() and not marker.exists() and any(folder.iterdir()):
+        raise click.ClickException(f"{folder} is not empty and not a former demo's: name another --folder")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    marker.touch()
 
 
 async def _download(node: Client) -> bytes:
