@@ -47,10 +47,10 @@ def test_a_last_round_that_is_repeated_late_has_every_node_again(house):
     time.sleep(LAST_EVALUATION + 2)
     worker.kill()
 
-    assert first.finished(house.id)["resumes"] == 1
     record = second.finished(house.id)
     assert record["history"][2]["evaluation"]
     assert record["warnings"] == []
+    assert first.finished(house.id)["resumes"] == 1
     seen = house.collector.finished(house.id)
     assert [(one["attempt"], len(one["participants"])) for one in seen["history"]] == [(1, 2), (1, 2), (2, 2)]
 
