@@ -130,7 +130,7 @@ class NodeSettings(SiteSettings, ServiceSettings):
     queue_limit: int = Field(default=16, ge=0, description="Jobs that may wait.")
     spare_worker: bool = Field(default=True, description="Keep a worker started ahead of the next job.")
     resume: bool = Field(default=True, description="Go on with interrupted jobs at start.")
-    max_resumes: int = Field(default=5, ge=0, description="Replacements of a crashed worker without a round in between.")
+    max_resumes: int = Field(default=5, ge=0, description="Replacements of a dead worker without a round in between.")
     threads: int | None = Field(default=None, gt=0, description="Threads of one worker; absent: cores / max_jobs.")
     worker_memory_mb: int | None = Field(default=None, gt=0, description="Memory of one worker, in MiB.")
     heartbeat_timeout: float = Field(default=60, gt=0, description="A worker silent for so many seconds is ended.")
