@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -93,7 +94,8 @@ def words(tree):
 def test_core_knows_no_plugin_by_name():
     """Defaults of settings are the site's, and name some; nothing else does."""
     known = plugin_names() - {"image", "data", "job", "serve", "demo"} | {"pytorch", "flower", "basic_norm", "dp-fixed"}
-    assert {"pytorch.sgd", "flower-grpc", "npy"} & known, "the other packages must be installed for this to say much"
+    if importlib.util.find_spec("locex_flower"):  # beside core alone, only the words above are looked for
+        assert {"pytorch.sgd", "flower-grpc", "npy"} <= known
     found = [
         f"{path.relative_to(SOURCE)}:{line}: {word}"
         for path in sorted(SOURCE.rglob("*.py"))
