@@ -40,6 +40,13 @@ def until(condition, what="it", seconds=60):
     return value
 
 
+def in_training(record, server_round):
+    """Return whether a record shows the training of a round in progress: the one before is evaluated, this not over."""
+    history = record["history"]
+    begun = len(history) == server_round - 1 and (not history or history[-1].get("evaluation"))
+    return bool(record["state"] == "TRAINING" and begun)
+
+
 def marked(mark, since):
     """Return the processes, whatever their group and parent, that were started under a mark and still live."""
     found = []
@@ -186,14 +193,19 @@ class Service:
 
     def training(self, training_id, server_round):
         """Wait until a round's training is in progress."""
-        record = self.reach(
-            training_id,
-            lambda record: (
-                record["state"] in OVER or (record["state"] == "TRAINING" and record["round"] >= server_round - 1)
-            ),
-        )
+        record = self.reach(training_id, lambda record: record["state"] in OVER or in_training(record, server_round))
         assert record["state"] == "TRAINING", json.dumps(record["failure"], indent=1)
         return record
+
+    def suspended(self, training_id, server_round):
+        """Suspend the worker in the midst of a round's training and return its process."""
+        while True:
+            worker = psutil.Process(self.training(training_id, server_round)["worker"]["pid"])
+            worker.suspend()
+            time.sleep(0.3)  # what it said before has arrived by then
+            if in_training(self.record(training_id), server_round):
+                return worker
+            worker.resume()
 
     def events(self, training_id, kind):
         """Return the contents of all events of a run that is over."""
