@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 import zipfile
 
@@ -56,6 +57,9 @@ def test_the_demo_shows_a_table_and_leaves_the_model(programs):
     with zipfile.ZipFile(programs.folder / "run" / "model.zip") as model:
         assert any(name.endswith(".safetensors") for name in model.namelist())
     assert programs.alive() == []
+    (next_command,) = (line.partition("#")[0].split() for line in shown.splitlines() if "plugins list" in line)
+    listed = subprocess.run(next_command, cwd=programs.folder, capture_output=True, text=True, check=True)
+    assert "basic_norm" in listed.stdout
 
 
 def test_a_folder_that_is_no_former_demo_is_left_alone(programs):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import sys
 import time
 import zipfile
 from collections.abc import AsyncIterator
@@ -182,10 +184,12 @@ def _global_accuracy(views: list[NodeView], folders: list[Path]) -> float:
 
 def _print_next(console: Console, folder: Path) -> None:
     console.print("\n[bold]next[/bold]")
+    # ./demo runs in an environment that its caller's shell does not know
+    locex = "locex" if shutil.which("locex") else os.path.relpath(Path(sys.executable).with_name("locex"))
     for command, why in (
-        ("locex plugins list", "what is installed"),
-        (f"locex serve --data {folder}/node1/data --state {folder}/node1/state", "one node by itself"),
-        ("locex job status demo", "in a second terminal: the job that was trained"),
+        (f"{locex} plugins list", "what is installed"),
+        (f"{locex} serve --data {folder}/node1/data --state {folder}/node1/state", "one node by itself"),
+        (f"{locex} job status demo", "in a second terminal: the job that was trained"),
         ("http://127.0.0.1:9050/docs", "in a browser: its API"),
     ):
         console.print(f"  {command}", soft_wrap=True, highlight=False, end="")
