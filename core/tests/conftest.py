@@ -43,8 +43,9 @@ def settings(tmp_path, plugin_folder):
         data_source="gaussians",
         federation="loopback",
         plugin_folder=plugin_folder,
-        denied_distributions=["locex-fixture-exiting", "locex-fixture-hanging"],
+        denied_distributions=["locex-fixture-exiting", "locex-fixture-hanging", "locex-fixture-greedy"],
         spare_worker=False,
+        plugin_timeout=60,
     )
 
 

@@ -19,6 +19,7 @@ async def main():
         await store.append_event("r", "log", {"n": number})
         blob = await store.write_blob(chunks(number.to_bytes(4, "big") * 75_000), limit=1_000_000)
         await store.put_model(model("m", str(number), digest=blob.digest))
+        await store.put_checkpoint("r", chunks(number.to_bytes(4, "big") * 75_000), limit=1_000_000)
         await store.append_ledger("d", "example", number, {"n": number})
         sys.stdout.write(f"{number} {blob.digest}\n")
         sys.stdout.flush()

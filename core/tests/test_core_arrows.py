@@ -93,7 +93,8 @@ def words(tree):
 
 def test_core_knows_no_plugin_by_name():
     """Defaults of settings are the site's, and name some; nothing else does."""
-    known = plugin_names() - {"image", "data", "job", "serve", "demo"} | {"pytorch", "flower", "basic_norm", "dp-fixed"}
+    ordinary = {"image", "data", "job", "serve", "demo", "categorical", "keras"}  # words, not only names
+    known = plugin_names() - ordinary | {"pytorch", "flower", "basic_norm", "dp-fixed"}
     if importlib.util.find_spec("locex_flower"):  # beside core alone, only the words above are looked for
         assert {"pytorch.sgd", "flower-grpc", "npy"} <= known
     found = [

@@ -18,8 +18,8 @@ def only(plugin_folder, *distributions):
     return read_catalog(Policy(allowed=frozenset(distributions)), [plugin_folder])
 
 
-def descriptions(tmp_path, plugin_folder, **options):
-    return Descriptions(tmp_path / "cache", folders=[plugin_folder], **options)
+def descriptions(tmp_path, plugin_folder, *, patience=60, **options):
+    return Descriptions(tmp_path / "cache", folders=[plugin_folder], patience=patience, **options)
 
 
 async def test_schema_and_summary_of_good_plugins(tmp_path, plugin_folder):
@@ -35,7 +35,7 @@ async def test_schema_and_summary_of_good_plugins(tmp_path, plugin_folder):
 async def test_a_second_service_needs_no_process(tmp_path, plugin_folder, monkeypatch):
     catalog = only(plugin_folder, "locex-fixture-tiny")
     first = await descriptions(tmp_path, plugin_folder).of(catalog)
-    monkeypatch.setattr("locex.plugins.descriptions.Child.start", None)
+    monkeypatch.setattr("locex.processes.answers.Child.start", None)
     assert await descriptions(tmp_path, plugin_folder).of(catalog) == first
 
 
@@ -45,14 +45,21 @@ async def test_a_cache_that_cannot_be_written_or_read_costs_only_time(tmp_path, 
     assert "schema" in found[TINY]
 
 
-async def test_plugins_that_exit_hang_or_raise_cost_only_themselves(tmp_path, plugin_folder):
-    names = ("exiting", "hanging", "raising", "tiny", "misfits")
+async def test_a_plugin_that_hangs_is_ended(tmp_path, plugin_folder):
+    found = await descriptions(tmp_path, plugin_folder, patience=1).of(only(plugin_folder, "locex-fixture-hanging"))
+    error = found["transform", "hanging", "locex-fixture-hanging"]["error"]
+    assert error["code"] == "plugin-crashed"
+    assert "did not end within 1 s" in error["message"]
+    assert not psutil.Process().children(recursive=True)
+
+
+async def test_plugins_that_exit_or_raise_cost_only_themselves(tmp_path, plugin_folder):
+    names = ("exiting", "raising", "tiny", "misfits")
     catalog = only(plugin_folder, *(f"locex-fixture-{name}" for name in names))
-    found = await descriptions(tmp_path, plugin_folder, patience=3).of(catalog)
+    found = await descriptions(tmp_path, plugin_folder).of(catalog)
     errors = {name: answer["error"] for (_, name, _), answer in found.items() if "error" in answer}
     assert {name: error["code"] for name, error in errors.items()} == {
         "exiting": "plugin-crashed",
-        "hanging": "plugin-crashed",
         "raising": "plugin-broken",
         "hookless": "plugin-broken",
         "unknown_argument": "plugin-broken",
@@ -63,7 +70,6 @@ async def test_plugins_that_exit_hang_or_raise_cost_only_themselves(tmp_path, pl
     }
     assert "exit code 3" in errors["exiting"]["message"]
     assert "the last words of a plugin" in errors["exiting"]["message"]
-    assert "did not end within 3 s" in errors["hanging"]["message"]
     assert "ValueError: no model today" in errors["raising_model"]["message"]
     assert "exit code 5" in errors["exit_later"]["message"]
     # Of the same distribution as the misfits, one before and one after those that ended their process.

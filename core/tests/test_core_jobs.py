@@ -204,7 +204,7 @@ async def test_a_training_id_is_free_again_only_when_its_job_is_over(node):
 
 
 async def _child():
-    for _ in range(200):
+    for _ in range(1200):
         if children := psutil.Process().children():
             return children[0]
         await asyncio.sleep(0.05)

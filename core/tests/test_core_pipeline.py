@@ -6,7 +6,10 @@ import pytest
 from locex.api import Dataset, ModelSignature, Needs, TensorSpec
 from locex.errors import FormatMismatch
 from locex.schemas.data_format import DataFormat
-from locex.worker.pipeline import Step, apply, compare, describe, require, walk
+from locex.worker.needs import require
+from locex.worker.pipeline import Passes, Pipeline
+from locex.worker.steps import Step
+from locex.worker.trail import compare, describe, walk
 
 TARGET = {"categorical": {"size": [], "dtype": "int64"}}
 
@@ -36,6 +39,17 @@ class Flattened(Flatten):
         return Dataset(super().transform_data(data).x.astype(np.float32), data.y)
 
 
+def step(name, transform, number=1):
+    return Step(name, transform, f"step {number} ({name})")
+
+
+def apply(data, form, *steps):
+    def open_file():
+        raise AssertionError("so little data needs no file")
+
+    return Passes(open_file).through(data, Pipeline(steps, [form for _, form in walk(form, steps)[1:]]))
+
+
 def fault(form, model_in, model_out=None, *, declared=None):
     trail = walk(form, [])
     signature = ModelSignature(*(spec and TensorSpec(*spec) for spec in (model_in, model_out)))
@@ -47,7 +61,7 @@ def fault(form, model_in, model_out=None, *, declared=None):
 
 
 def test_a_step_that_cannot_take_its_input_is_named_with_the_way_there():
-    steps = [Step("flatten", Flatten()), Step("again", Flatten())]
+    steps = [step("flatten", Flatten()), step("again", Flatten(), 2)]
     with pytest.raises(FormatMismatch) as caught:
         walk(images(), steps)
     assert caught.value.message.splitlines() == [
@@ -134,11 +148,9 @@ def test_several_kinds_do_not_fit_one_tensor_but_may_fit_a_declaration():
 
 def test_data_follow_the_rules_that_their_steps_declare():
     data = Dataset(np.zeros((5, 28, 28), np.uint8), np.zeros(5, np.int64))
-    steps = [Step("flatten", Flatten())]
-    assert apply(data, steps, walk(images(), steps)).x.shape == (5, 784)
-    wrong = [Step("flattened", Flattened())]
+    assert apply(data, images(), step("flatten", Flatten())).x.shape == (5, 784)
     with pytest.raises(FormatMismatch, match=r"step 1 \(flattened\) gave x with type float32 instead of uint8"):
-        apply(data, wrong, walk(images(), wrong))
+        apply(data, images(), step("flattened", Flattened()))
 
 
 @pytest.mark.parametrize(
@@ -148,14 +160,17 @@ def test_data_follow_the_rules_that_their_steps_declare():
         (Needs(libraries=("no_such_library.part",)), "the library no_such_library.part"),
         (Needs(memory=1e6), "1000000.0 GiB of free memory"),
         (Needs(storage=1e9, libraries=("nowhere",)), "the library nowhere and 1000000000.0 GiB of free storage"),
+        (Needs(models=("encoder", "encoder/1", "encoder/2")), "the model encoder/2"),
+        (Needs(models=("decoder",)), "the model decoder"),
     ],
 )
 def test_a_step_that_needs_more_than_the_machine_has_is_named(tmp_path, needs, lacking):
-    step = Flatten()
-    step.needs = needs
-    with pytest.raises(FormatMismatch, match=f"the step flatten needs {lacking}"):
-        require([Step("flatten", step)], tmp_path / "not yet made")
-    require([Step("flatten", Flatten())], tmp_path)
+    wanting = Flatten()
+    wanting.needs = needs
+    models = {"encoder": ["1"]}
+    with pytest.raises(FormatMismatch, match=f"the step flatten needs {lacking}$"):
+        require([step("flatten", wanting)], tmp_path / "not yet made", models)
+    require([step("flatten", Flatten())], tmp_path, models)
 
 
 def test_a_word_that_is_no_type_is_named():

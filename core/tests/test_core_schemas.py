@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from locex.errors import InvalidConfiguration
 from locex.schemas.base import Configuration, schema_of, validate
@@ -49,6 +49,12 @@ class Options(Configuration):
     sizes: list[int] = Field(default_factory=list)
     betas: tuple[float, float] = (0.9, 0.999)
     word: str | None = None
+
+
+class Renamed(Configuration):
+    T_max: int = Field(validation_alias=AliasChoices("T_max", "t_max"))
+    rate: float = Field(default=0.1, validation_alias=AliasChoices("lr", "learning_rate"))
+    steps: list[int] = Field(default=[], validation_alias=AliasChoices("steps", "milestones"))
 
 
 def dumped(job):
@@ -165,6 +171,47 @@ def test_names_that_controllers_write_otherwise_are_understood():
     assert job.num_rounds == 7
     assert job.privacy_mechanisms == {"a": {}}
     assert [step.id for step in job.transformations.test] == ["t"]
+
+
+@pytest.mark.parametrize("name", ["T_max", "t_max"])
+def test_a_required_field_may_be_given_by_any_of_its_names(name):
+    published = Draft202012Validator(schema_of(Renamed))
+    content = {name: "3", "learning_rate": 0.2, "milestones": 4}
+    published.validate(content | {"milestones": [4]})
+    assert validate(Renamed, content).model_dump() == {"T_max": 3, "rate": 0.2, "steps": [4]}
+
+
+def test_a_required_field_that_is_given_by_none_of_its_names_is_missed():
+    assert not Draft202012Validator(schema_of(Renamed)).is_valid({"lr": 1})
+    with pytest.raises(InvalidConfiguration, match="/T_max: Field required"):
+        validate(Renamed, {"lr": 1})
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ({"T_max": 1, "lr": 0.1, "learning_rate": 0.1}, "lr and learning_rate"),
+        ({"T_max": 1, "lr": 0.1, "rate": 0.2}, "lr and rate"),
+        ({"T_max": 1, "t_max": 2}, "T_max and t_max"),
+    ],
+)
+def test_a_field_given_by_two_names_is_refused_with_both(content, names):
+    with pytest.raises(InvalidConfiguration, match=f"{names} are the same field: give it once") as caught:
+        validate(Renamed, content, at="/optimizer_config")
+    paths = [fault["path"] for fault in caught.value.errors]
+    assert paths == [f"/optimizer_config/{name}" for name in names.split(" and ")]
+
+
+def test_a_field_of_a_part_that_is_given_by_two_names_is_found_there():
+    step = {"id": "t", "parameters": {}, "params": {}}
+    with pytest.raises(InvalidConfiguration, match="parameters and params are the same field") as caught:
+        parse_job(SMALL | {"transformations": {"train": [step]}})
+    place = "/transformations/train/0"
+    assert [fault["path"] for fault in caught.value.errors] == [f"{place}/parameters", f"{place}/params"]
+
+
+def test_a_second_name_without_a_value_is_not_given():
+    assert validate(Renamed, {"T_max": 1, "lr": 0.5, "learning_rate": None}).rate == 0.5
 
 
 def test_unknown_top_level_keys_are_ignored_and_named():

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,13 +41,23 @@ class Dataset:
         return len(self.x)
 
 
+Augment: TypeAlias = "Callable[[Dataset, np.random.Generator], Dataset]"
+"""The random end of a training pipeline, on one batch."""
+
+
 @dataclass(frozen=True, slots=True)
 class LocalData:
-    """The node's data after its source or after a pipeline, with its format."""
+    """The node's data after its source or after a pipeline, with the format that the model sees.
+
+    Arrays may be memory-mapped and larger than memory: index them, do not copy them whole. Where ``augment`` is
+    given, ``train`` is as it is before it: sessions call it on every training batch, with a generator of their own
+    seed and round.
+    """
 
     train: Dataset
     test: Dataset
     format: DataFormat
+    augment: Augment | None = None
 
 
 class DataSource(Protocol):
@@ -60,34 +70,74 @@ class DataSource(Protocol):
         """Return training and test data with their format."""
 
 
+@runtime_checkable
+class TracedSource(DataSource, Protocol):
+    """A source that tells the state of what it reads; prepared data is kept for later jobs under that state.
+
+    Without the method the names, sizes and times of everything in the data folder count.
+    """
+
+    def state(self) -> str:
+        """Return a text that changes when the data does, without reading all of it: a version, sizes and times."""
+
+
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a step needs of the machine: GiB of memory and storage, a GPU, importable libraries."""
+    """What a step needs of the machine: GiB of memory and storage, a GPU, importable libraries, models of the node.
+
+    ``models`` are written ``name`` or ``name/version``.
+    """
 
     memory: float = 0
     storage: float = 0
     gpu: bool = False
     libraries: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
 
 
 class Transform(Protocol):
-    """One step of a pipeline, on whole batches and on their format. Created by ``locex_create_transform``."""
+    """One step of a pipeline, on data and on their format. Created by ``locex_create_transform``."""
 
     needs: Needs
 
     def transform_data(self, data: Dataset) -> Dataset:
-        """Return transformed data; the arrays that came in are not changed."""
+        """Return transformed data; the arrays that came in are read-only.
+
+        Called with some thousand examples at a time: each is transformed on its own account.
+        """
 
     def transform_format(self, data_format: DataFormat) -> DataFormat:
         """Return the format after this step; raise `ValueError` where the step cannot take the format."""
 
 
+@runtime_checkable
+class FittedTransform(Transform, Protocol):
+    """A step that learns from the training split before it transforms: a scaler's mean, say."""
+
+    def fit(self, train: Dataset) -> None:
+        """Learn from training data, which may be memory-mapped and larger than memory; called once."""
+
+
+@runtime_checkable
+class RandomTransform(Transform, Protocol):
+    """A step that draws: it acts on training batches only, anew in every round, and leaves test data as they are."""
+
+    def transform_batch(self, batch: Dataset, generator: np.random.Generator) -> Dataset:
+        """Return the batch transformed with draws from ``generator``."""
+
+
 @dataclass(frozen=True, slots=True)
 class SiteContext:
-    """What a data source may know of the site."""
+    """What a data source may know of the site.
+
+    ``cache_folder``, where the site has one, may keep what is made of large files, for later jobs too, and no more
+    than ``cache_bytes``; a source removes there nothing but its own. All sources share it.
+    """
 
     data_folder: Path
     seed: int
+    cache_folder: Path | None = None
+    cache_bytes: int | None = None
 
 
 # --- models and training ----------------------------------------------------------------------------------------------
@@ -126,7 +176,9 @@ class BuildContext:
     (PyTorch: the model's parameters, and the optimizer). ``warmup_scheduler`` is the scheduler that follows a
     warm-up. ``architecture(name, fields, seed)`` makes a model by the name of an installed architecture, with weights
     drawn from the artefact's seed, or from the job's where it is None. ``should_stop`` is asked between batches; a
-    session that sees True raises `Stopped`.
+    session that sees True raises `Stopped`. ``warn`` puts a sentence among the warnings of the job's record: an
+    option that this machine cannot honour, say. ``allow_programs`` says whether the site takes artefacts that are
+    programs (`locex.artefacts.programs`).
     """
 
     artefact: ModelArtefact
@@ -141,6 +193,8 @@ class BuildContext:
     threads: int
     seed: int
     should_stop: Callable[[], bool] = lambda: False
+    warn: Callable[[str], None] = lambda _: None
+    allow_programs: bool = True
 
 
 class Stopped(Exception):

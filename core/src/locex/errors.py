@@ -257,6 +257,19 @@ class FormatMismatch(LocexError):
     code = "format-mismatch"
 
 
+class StepFailed(LocexError):
+    """A step of a pipeline raised, or gave what no step may give."""
+
+    code = "step-failed"
+
+    def __init__(self, label: str, reason: str) -> None:
+        """``label``: the step and its place; ``reason``: the exception in one line, or what is wrong."""
+        super().__init__(
+            f"{label} {reason}",
+            remedy="check the data that reach this step and its parameters; `locex plugins check` tries the step alone",
+        )
+
+
 class DataUnavailable(LocexError):
     """Local data is missing or cannot be read."""
 

@@ -9,6 +9,9 @@ from locex.plugins.catalog import Catalog, Entry
 from locex.schemas.job import JobConfiguration
 from locex.settings import SiteSettings
 
+BUILDER_FIELDS = ("eval_func", "eval_metrics", "export", "warmup_config")
+"""Top-level fields of a job that its builder takes, beside the options in ``builder``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -33,7 +36,7 @@ def choices_of(job: JobConfiguration, library: str, site: SiteSettings) -> list[
     assert job.federation is not None
     optimizer, data = job.optimizer_config, job.data
     choices = [
-        Choice("builder", "builder", library, {}, "", "/model_name"),
+        Choice("builder", "builder", library, given(job.builder), "/builder", "/model_name"),
         Choice(
             "federation",
             "federation",
@@ -57,9 +60,13 @@ def choices_of(job: JobConfiguration, library: str, site: SiteSettings) -> list[
             choices.append(Choice(role, "transform", step.id, step.parameters, f"{path}/parameters", f"{path}/id"))
     for name, fields in job.privacy_mechanisms.items():
         path = f"/privacy-mechanisms/{name}"
-        given = {key: value for key, value in fields.items() if value is not None}
-        choices.append(Choice(f"privacy.{name}", "privacy", name, given, path, path))
+        choices.append(Choice(f"privacy.{name}", "privacy", name, given(fields), path, path))
     return choices
+
+
+def given(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that are not null."""
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 def find(catalog: Catalog, choice: Choice, library: str) -> Entry:
@@ -80,9 +87,12 @@ def with_validated(job: JobConfiguration, fields: dict[str, dict[str, Any]]) -> 
         update["scheduler_config"] = {"scheduler": job.scheduler_config.scheduler, **fields["scheduler"]}
     if "data" in fields and job.data:
         update["data"] = {"source": job.data.source, **fields["data"]}
+    if "builder" in fields:
+        update["builder"] = fields["builder"]
     content = job.model_dump(mode="json", by_alias=True, exclude_none=True) | update
     if "warmup_scheduler" in fields:
-        content["warmup_config"]["scheduler_conf"] |= fields["warmup_scheduler"]
+        after = content["warmup_config"]["scheduler_conf"]
+        content["warmup_config"]["scheduler_conf"] = {"scheduler": after["scheduler"], **fields["warmup_scheduler"]}
     for side in ("train", "test"):
         for position, step in enumerate(content.get("transformations", {}).get(side, ())):
             step["parameters"] = fields.get(f"{side}.{position}", step["parameters"])

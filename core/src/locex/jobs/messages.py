@@ -30,6 +30,7 @@ class Begin(BaseModel):
     artefact: str
     digest: str
     metadata: ModelMetadata
+    models: dict[str, list[str]] = {}
     resume: bool = False
 
 

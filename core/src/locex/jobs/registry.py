@@ -28,11 +28,29 @@ class Registry:
         self._store = store
         self._changed: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._unannounced: Counter[str] = Counter()
+        self._withdrawing: set[asyncio.Task[None]] = set()
+        self._live: dict[str, JobRecord] = {}
 
     async def create(self, record: JobRecord) -> None:
-        """Persist a new run."""
-        await self._store.put_job(record)
-        await self._announce(record.run_id, "state", {"state": record.state.value})
+        """Persist a new run, or raise `StoreUnavailable`; then the run will not be there."""
+        try:
+            await self._store.save_job(record, "state", {"state": record.state.value})
+            self._note(record)
+        except StoreUnavailable:
+            task = asyncio.create_task(self._withdraw(record.run_id))
+            self._withdrawing.add(task)
+            task.add_done_callback(self._withdrawing.discard)
+            raise
+
+    async def close(self) -> None:
+        """Give up what waits for the store on nobody's behalf."""
+        for task in self._withdrawing:
+            task.cancel()
+        await asyncio.gather(*self._withdrawing, return_exceptions=True)
+
+    def live(self) -> list[JobRecord]:
+        """Return the runs of this process that are not over, as they were last persisted."""
+        return list(self._live.values())
 
     async def latest(self, training_id: str) -> JobRecord:
         """Return the newest run of a training; raise `UnknownJob`."""
@@ -67,6 +85,7 @@ class Registry:
         claimed = record.model_copy(update={"state": JobState.CONFIGURING, "updated": time.time()})
         if not await persist(lambda: self._store.claim_job(run_id, JobState.QUEUED, claimed)):
             return False
+        self._note(claimed)
         await self._announce(run_id, "state", {"state": JobState.CONFIGURING.value})
         return True
 
@@ -90,17 +109,31 @@ class Registry:
         changed = record.model_copy(update={**changes, "updated": time.time()})
         self._unannounced[record.run_id] += 1
         try:
-            await persist(lambda: self._store.put_job(changed))
-            await self._announce(record.run_id, kind, content)
+            await persist(lambda: self._store.save_job(changed, kind, content))
+            self._note(changed)
+            self._wake(record.run_id)
         finally:
             self._unannounced[record.run_id] -= 1
         return changed
 
     async def _announce(self, run_id: str, kind: str, content: Mapping[str, Any]) -> None:
         await persist(lambda: self._store.append_event(run_id, kind, content))
+        self._wake(run_id)
+
+    def _note(self, record: JobRecord) -> None:
+        self._live[record.run_id] = record
+        if record.state.over:
+            del self._live[record.run_id]
+
+    def _wake(self, run_id: str) -> None:
         event = self._changed.pop(run_id, None)
         if event is not None:
             event.set()
+
+    async def _withdraw(self, run_id: str) -> None:
+        """End a run that its caller was refused, in case only the store's answer was lost."""
+        if await persist(lambda: self._store.get_job(run_id)) is not None:
+            await self.enter(run_id, JobState.STOPPED, reason="the store was lost while the job was posted")
 
 
 async def persist(write: Callable[[], Awaitable[ResultT]]) -> ResultT:

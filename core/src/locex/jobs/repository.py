@@ -30,6 +30,13 @@ class Models:
             self._repository = url.rstrip("/")
         self._max_bytes = max_bytes
 
+    async def versions(self) -> dict[str, list[str]]:
+        """Return the versions of the models in the node's own store, by name."""
+        found: dict[str, list[str]] = {}
+        for model in await self._store.list_models():
+            found.setdefault(model.model_name, []).append(model.model_version)
+        return found
+
     async def metadata(self, name: str, version: str) -> ModelMetadata:
         """Return a model's metadata; raise `UnknownModel` or `RepositoryUnavailable`."""
         stored = await self._store.get_model(name, version)

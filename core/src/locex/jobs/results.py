@@ -46,7 +46,8 @@ async def keep_model(store: Store, record: JobRecord, files: list[Path]) -> dict
             "lineage": lineage,
         }
     )
-    if not await store.put_model(model, replace=False):  # another job took the version meanwhile
+    if not await store.put_model(model, replace=False) and not await _is_ours(store, model):
+        # Another job took the version meanwhile.
         model = model.model_copy(update={"model_version": f"{version[:100]}-{record.run_id}"})
         await store.put_model(model)
     return {
@@ -55,6 +56,12 @@ async def keep_model(store: Store, record: JobRecord, files: list[Path]) -> dict
         "digest": first.digest,
         "files": lineage["files"],
     }
+
+
+async def _is_ours(store: Store, model: StoredModel) -> bool:
+    """Tell whether the run stored the model already, and only the answer was lost."""
+    known = await store.get_model(model.model_name, model.model_version)
+    return known is not None and known.lineage.get("run_id") == model.lineage["run_id"]
 
 
 async def _keep(store: Store, path: Path) -> Blob:

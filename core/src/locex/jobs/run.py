@@ -9,19 +9,19 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from locex.errors import LocexError
 from locex.jobs import messages as m
+from locex.jobs.checkpoints import Checkpoints
 from locex.jobs.registry import Registry, persist
 from locex.jobs.repository import Models
 from locex.jobs.results import keep_model
 from locex.jobs.workers import Worker
-from locex.schemas.job import JobConfiguration
+from locex.processes.memory import memory_mb
+from locex.schemas.job import JobConfiguration, Resources
 from locex.schemas.model import ModelMetadata
 from locex.schemas.record import Failure, FailureKind, JobRecord, JobState, RoundRecord
 from locex.settings import NodeSettings
@@ -44,6 +44,7 @@ class Run:
         store: Store,
         registry: Registry,
         models: Models,
+        checkpoints: Checkpoints,
         start_worker: Callable[[JobRecord], Awaitable[Worker]],
     ) -> None:
         self.run_id = run_id
@@ -51,12 +52,13 @@ class Run:
         self._store = store
         self._registry = registry
         self._models = models
+        self._checkpoints = checkpoints
         self._start_worker = start_worker
         self._worker = worker
         self._stopping = asyncio.Event()
         self._beginning: asyncio.Task[None] | None = None
         self._killed_for: FailureKind | None = None
-        self._busy_since: float | None = None
+        self._deadline, self._round_timeout = math.inf, math.inf
 
     async def go(self) -> None:
         """Run to the end; a claim that fails (the run was stopped meanwhile) ends it at once."""
@@ -96,6 +98,12 @@ class Run:
         """Kill the worker because the service ends; the run is interrupted."""
         await self._end_worker()
 
+    async def keep_checkpoint(self) -> None:
+        """Have what the worker kept copied, if it kept anything yet."""
+        folder = self.folder / "checkpoint"
+        if await asyncio.to_thread((folder / "current").exists):
+            self._checkpoints.keep(self.run_id, folder)
+
     @property
     def folder(self) -> Path:
         """The run's own folder."""
@@ -104,7 +112,7 @@ class Run:
     async def _once(self) -> None:
         record = await self._registry.get(self.run_id)
         self._worker = worker = self._worker or await self._start_worker(record)
-        self._busy_since = None
+        self._deadline = math.inf
         await asyncio.to_thread(self.folder.mkdir, mode=0o700, parents=True, exist_ok=True)
         worker.child.keep_log(self.folder / "worker.log")
         await self._registry.change(
@@ -128,7 +136,10 @@ class Run:
             return
         finally:
             self._beginning = None
-        watch = asyncio.create_task(self._watch(worker))
+        self._deadline = time.monotonic() + self._settings.prepare_timeout
+        resources = JobConfiguration.model_validate(record.configuration).resources
+        self._round_timeout = resources.round_timeout or math.inf
+        watch = asyncio.create_task(self._watch(worker, resources))
         try:
             await self._listen(worker)
         finally:
@@ -136,10 +147,10 @@ class Run:
 
     async def _begin(self, worker: Worker, record: JobRecord) -> None:
         job = JobConfiguration.model_validate(record.configuration)
-        metadata = await self._models.metadata(job.model_name, job.model_version)
-        stored = await self._models.fetch(metadata)
+        metadata = await persist(lambda: self._models.metadata(job.model_name, job.model_version))
+        stored = await persist(lambda: self._models.fetch(metadata))
         digest = record.artefact or str(stored.digest)
-        path = await self._store.blob_path(digest)
+        path = await persist(lambda: self._store.blob_path(digest))
         if path is None:
             raise LocexError(
                 f"the model {job.model_name} {job.model_version} was replaced while the job trained it",
@@ -148,6 +159,8 @@ class Run:
             )
         if record.artefact is None:
             await self._registry.change(self.run_id, "model", {"digest": digest}, artefact=digest)
+        if record.resumes:
+            await self._restore_checkpoint(record)
         await worker.send(
             m.Begin(
                 run_id=self.run_id,
@@ -155,9 +168,15 @@ class Run:
                 artefact=str(path),
                 digest=digest,
                 metadata=ModelMetadata.model_validate(stored.model_dump()),
+                models=await persist(self._models.versions),
                 resume=record.resumes > 0,
             )
         )
+
+    async def _restore_checkpoint(self, record: JobRecord) -> None:
+        restored = await self._checkpoints.restore(self.run_id, self.folder / "checkpoint")
+        if restored is not None and restored < record.round:
+            await self._warn(f"the stored checkpoint is that of round {restored}, and {record.round} were done")
 
     async def _listen(self, worker: Worker) -> None:
         """Handle the worker's messages until it ends."""
@@ -174,7 +193,11 @@ class Run:
                 break
             if not isinstance(message, m.Heartbeat):
                 last = message
-                await self._handle(worker, message)
+                with self._standing_still():
+                    await self._handle(worker, message)
+            if isinstance(message, m.StateChanged):
+                waiting = message.state is JobState.WAITING
+                self._deadline = math.inf if waiting else time.monotonic() + self._round_timeout
             if isinstance(message, m.Finished | m.Failed | m.Left):
                 return
         await self._died(worker, last)
@@ -182,7 +205,6 @@ class Run:
     async def _handle(self, worker: Worker, message: m.FromWorker) -> None:
         match message:
             case m.StateChanged():
-                self._busy_since = None if message.state is JobState.WAITING else time.monotonic()
                 await self._registry.enter(self.run_id, message.state, reason=message.reason)
             case m.RoundFinished():
                 await self._round(message)
@@ -199,6 +221,14 @@ class Run:
             case _:
                 log.warning("the worker of run %s sent an unexpected %s", self.run_id, message.kind)
 
+    @contextlib.contextmanager
+    def _standing_still(self) -> Iterator[None]:
+        """While the service waits for the store it reads no messages: the worker's deadline passes no further."""
+        left = self._deadline - time.monotonic()
+        self._deadline = math.inf
+        yield
+        self._deadline = time.monotonic() + left
+
     async def _round(self, message: m.RoundFinished) -> None:
         record = await self._registry.get(self.run_id)
         history = _with_round(record.history, message.record)
@@ -211,6 +241,7 @@ class Run:
             rounds=message.rounds,
             deaths=0,
         )
+        await self.keep_checkpoint()
 
     async def _warn(self, text: str) -> None:
         record = await self._registry.get(self.run_id)
@@ -219,9 +250,10 @@ class Run:
     async def _ledger(self, message: m.LedgerRead | m.LedgerAppend) -> m.LedgerAnswer:
         try:
             if isinstance(message, m.LedgerRead):
-                version, events = await self._store.read_ledger(message.dataset, message.unit)
+                version, events = await persist(lambda: self._store.read_ledger(message.dataset, message.unit))
                 return m.LedgerAnswer(version=version, events=events)
-            granted = await self._store.append_ledger(message.dataset, message.unit, message.version, message.event)
+            charge = (message.dataset, message.unit, message.version, message.event)
+            granted = await persist(lambda: self._store.append_ledger(*charge))
             return m.LedgerAnswer(granted=granted)
         except LocexError as error:
             return m.LedgerAnswer(error=error.to_json())
@@ -270,16 +302,14 @@ class Run:
         await self._registry.enter(self.run_id, JobState.QUEUED, resumes=record.resumes + 1)
         return True
 
-    async def _watch(self, worker: Worker) -> None:
-        """Kill the worker when its group takes more memory, or a fit or evaluation more time, than it may."""
-        record = await self._registry.get(self.run_id)
-        resources = JobConfiguration.model_validate(record.configuration).resources
+    async def _watch(self, worker: Worker, resources: Resources) -> None:
+        """Kill the worker when its group takes more memory, or what it does more time, than it may."""
         limits = [limit for limit in (resources.memory_mb, self._settings.worker_memory_mb) if limit]
-        while limits or resources.round_timeout:
+        while True:
             await asyncio.sleep(_WATCH)
-            if limits and await asyncio.to_thread(_memory_mb, worker.child.pid) > min(limits):
+            if limits and await asyncio.to_thread(memory_mb, worker.child.pid) > min(limits):
                 self._killed_for = FailureKind.OUT_OF_MEMORY
-            elif self._busy_since and time.monotonic() - self._busy_since > (resources.round_timeout or math.inf):
+            elif time.monotonic() > self._deadline:
                 self._killed_for = FailureKind.TIMED_OUT
             else:
                 continue
@@ -294,13 +324,15 @@ class Run:
     async def _clear(self) -> None:
         """Of a run that is over, keep only its log: the model is in the store."""
         if (await self._registry.get(self.run_id)).state.over:
-            for name in ("checkpoint", "model", "federation"):
+            self._checkpoints.drop(self.run_id)
+            for name in ("checkpoint", "checkpoint.part", "model", "federation"):
                 await asyncio.to_thread(shutil.rmtree, self.folder / name, ignore_errors=True)
 
 
 _REMEDIES = {
     FailureKind.CRASHED: "read the log above; a plugin or a library ended the process: try `locex plugins check NAME`",
-    FailureKind.TIMED_OUT: "raise resources.round_timeout, or LOCEX_HEARTBEAT_TIMEOUT if it was only busy",
+    FailureKind.TIMED_OUT: "raise resources.round_timeout for a round, LOCEX_PREPARE_TIMEOUT before the first one, or "
+    "LOCEX_HEARTBEAT_TIMEOUT if the machine was only busy",
     FailureKind.OUT_OF_MEMORY: "raise resources.memory_mb or LOCEX_WORKER_MEMORY_MB, or use smaller batches",
 }
 _FAULT = "see the service's log; the disk may be full, or the worker's locex-core another version than the service's"
@@ -316,14 +348,3 @@ def _with_round(history: list[RoundRecord], news: RoundRecord) -> list[RoundReco
 
 def _completed(history: list[RoundRecord]) -> int:
     return max((known.round for known in history if known.fit_seconds is not None), default=0)
-
-
-def _memory_mb(pid: int) -> float:
-    """Return the resident memory of a process and its descendants, in MiB."""
-    total = 0
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        for member in (process, *process.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                total += member.memory_info().rss
-    return total / 2**20

@@ -16,13 +16,14 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from locex.errors import ActiveJob, InvalidConfiguration, LocexError, QueueFull
+from locex.jobs.checkpoints import Checkpoints
 from locex.jobs.choices import choices_of, find
 from locex.jobs.messages import Configured
 from locex.jobs.registry import Registry
 from locex.jobs.repository import Models
 from locex.jobs.run import Run
 from locex.jobs.servers import check_server
-from locex.jobs.site import fill_in
+from locex.jobs.site import bypass, fill_in
 from locex.jobs.states import ACTIVE
 from locex.jobs.workers import Spare, Worker
 from locex.plugins.catalog import Catalog
@@ -58,6 +59,7 @@ class JobService:
         self._installed = installed
         self._registry = Registry(store)
         self._models = Models(store, settings.repository_address, max_bytes=settings.max_model_mb * 2**20)
+        self._checkpoints = Checkpoints(store, wanted=settings.checkpoints == "store")
         self._spare = Spare(settings)
         self._configuring: set[str] = set()
         self._waiting: deque[str] = deque()
@@ -83,7 +85,10 @@ class JobService:
             with contextlib.suppress(TimeoutError):  # with the store down, the next start finds the run as it was
                 async with asyncio.timeout(_LAST_WRITE):
                     if not (await self._registry.get(run.run_id)).state.over:
+                        await run.keep_checkpoint()  # its round may have ended at this moment, untold
                         await self._registry.enter(run.run_id, JobState.INTERRUPTED, reason="the service was stopped")
+        await self._checkpoints.close()
+        await self._registry.close()
         await self._spare.close()
 
     # --- what callers ask ---------------------------------------------------------------------------------------------
@@ -96,14 +101,18 @@ class JobService:
         await check_server(job.server_address, self._settings.allowed_servers)
         metadata = await self._models.metadata(job.model_name, job.model_version)
         library = metadata.meta.library
+        job, bypassed = bypass(job, library, self._settings)
         await self._require_new_version(job)
         catalog = await self._installed.catalog()
         for choice in choices_of(job, library, self._settings):
-            find(catalog, choice, library)
+            if choice.role != "warmup_scheduler":  # only its builder knows whether it warms up at all
+                find(catalog, choice, library)
         with self._admission(training_id):
             await self._require_inactive(training_id)
             worker, configured = await self._configured_worker(catalog, job, library)
-            record = _new_record(training_id, configured, library, [*warnings, *defaults, *configured.warnings])
+            record = _new_record(
+                training_id, configured, library, [*warnings, *defaults, *bypassed, *configured.warnings]
+            )
             async with worker.ended_unless_done():
                 await self._registry.create(record)
         await self._enqueue(record.run_id, worker)
@@ -118,11 +127,17 @@ class JobService:
         if run is None:
             if record.run_id in self._waiting:
                 self._waiting.remove(record.run_id)
-            return await self._registry.enter(record.run_id, JobState.STOPPED)
+            record = await self._registry.enter(record.run_id, JobState.STOPPED)
+            self._checkpoints.drop(record.run_id)
+            return record
         task = self._tasks[record.run_id]
         await run.stop()
         await asyncio.wait([task])
         return await self._registry.get(record.run_id)
+
+    def live(self) -> list[JobRecord]:
+        """Return the runs of this process that are not over, without asking the store."""
+        return self._registry.live()
 
     async def latest(self, training_id: str) -> JobRecord:
         """Return the newest run of a training; raise `UnknownJob`."""
@@ -206,6 +221,7 @@ class JobService:
             store=self._store,
             registry=self._registry,
             models=self._models,
+            checkpoints=self._checkpoints,
             start_worker=self._start_worker,
         )
         self._runs[run_id] = run
@@ -252,6 +268,7 @@ class JobService:
                 await self._registry.enter(record.run_id, state, reason="the service ended", deaths=deaths)
                 if deaths > self._settings.max_resumes:
                     await self._registry.enter(record.run_id, JobState.FAILED, failure=_given_up(deaths))
+                    self._checkpoints.drop(record.run_id)
                     continue
             if not self._settings.resume:
                 continue
@@ -292,6 +309,7 @@ def _new_record(training_id: str, configured: Configured, library: str, warnings
     return JobRecord(
         run_id=f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{os.urandom(3).hex()}",
         training_id=training_id,
+        client_type_id=configured.job.client_type_id,
         state=JobState.QUEUED,
         rounds=configured.job.num_rounds,
         created=now,

@@ -23,6 +23,7 @@ class _Setup(BaseModel):
     data_loader: str | _Loader | None = None
 
 
+_BASE = "base"
 _SETUP = TypeAdapter(_Setup)
 _STEPS = TypeAdapter(list[TransformStep])
 _FORMAT = TypeAdapter(DataFormat)
@@ -32,7 +33,7 @@ ValidT = TypeVar("ValidT")
 
 def fill_in(job: JobConfiguration, site: SiteSettings) -> tuple[JobConfiguration, list[str]]:
     """Return the job with every choice made, and warnings about defaults that users may not expect."""
-    warnings = _unused(job)
+    warnings = []
     if job.optimizer_config is None:
         warnings.append(f"optimizer_config is absent: {site.optimizer} with its defaults is used")
     server_address = job.server_address
@@ -50,19 +51,13 @@ def fill_in(job: JobConfiguration, site: SiteSettings) -> tuple[JobConfiguration
     return filled, warnings
 
 
-def _unused(job: JobConfiguration) -> list[str]:
-    """Return a warning for every field that another one overrides."""
-    warmup = job.warmup_config
-    if warmup is None:
-        return []
-    warnings = []
-    if warmup.scheduler not in {None, "linear"}:
-        warnings.append(f"warmup_config.scheduler {warmup.scheduler!r} was ignored: a warm-up is linear")
-    if warmup.warmup_iters is not None and warmup.warmup_epochs is not None:
-        warnings.append("warmup_config.warmup_epochs was ignored: warmup_iters is given")
-    if warmup.scheduler_conf is not None and job.scheduler_config is not None:
-        warnings.append("scheduler_config was ignored: warmup_config.scheduler_conf follows the warm-up")
-    return warnings
+def bypass(job: JobConfiguration, library: str, site: SiteSettings) -> tuple[JobConfiguration, list[str]]:
+    """Return a test job (``client_type_id`` "base") with plain files instead of data source and pipelines."""
+    if job.client_type_id != _BASE or library != site.base_library:
+        return job, []
+    plain = job.model_copy(update={"data": DataChoice(source=site.base_source), "transformations": Pipelines()})
+    warning = f"client_type_id is base: data source {site.base_source!r} is read, without transformations"
+    return plain, [warning]
 
 
 def data_of(site: SiteSettings) -> DataChoice:

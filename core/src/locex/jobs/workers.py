@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from locex import machine
 from locex.errors import CrashedPlugin, LocexError
 from locex.jobs.messages import Configure, Configured, FromWorker, Heartbeat, Ready, Refused, as_json, from_worker
+from locex.processes.answers import answer_of
 from locex.processes.child import Child, python
 from locex.schemas.job import JobConfiguration
 from locex.settings import WITHHELD, NodeSettings, worker_environment
@@ -67,17 +68,12 @@ class Worker:
         """Let the worker load and configure a job's plugins; raise what is wrong with the job or its plugins."""
         async with self.ended_unless_done():
             await self.send(Configure(job=job, library=library))
-            try:
-                async with asyncio.timeout(patience):
-                    answer = await self.receive()
-            except TimeoutError:
-                raise CrashedPlugin(names, f"did not end within {patience:g} s", self.child.log) from None
-            if isinstance(answer, Configured):
-                return answer
+            answer = from_worker(await answer_of(self.child, names, patience))
             if isinstance(answer, Refused):
                 raise LocexError.from_json(answer.error)
-            code = await self.child.wait()
-            raise CrashedPlugin(names, f"ended the process with exit code {code}", self.child.log)
+            if isinstance(answer, Configured):
+                return answer
+            raise TypeError(f"the worker answered {answer.kind}")
         raise AssertionError
 
     async def end(self) -> None:

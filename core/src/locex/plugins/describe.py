@@ -1,7 +1,8 @@
 """A short-lived process that imports plugins to learn their configuration's JSON Schema, one message a plugin.
 
-``python -m locex.plugins.describe`` reads ``{"entries": […], "folders": […]}`` and answers, for each entry in order,
-``{"schema": …, "description": …}`` or ``{"error": …}``. A plugin that ends the process is known by the missing answer.
+``python -m locex.plugins.describe`` reads ``{"entries": […], "folders": […], "memory_mb": …}`` and answers, for each
+entry in order, ``{"schema": …, "description": …}`` or ``{"error": …}``. A plugin that ends the process is known by
+the missing answer.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from locex.plugins.catalog import Entry
 from locex.plugins.host import Host
 from locex.processes.channel import Channel
 from locex.schemas.base import schema_of
+from locex.worker.memory import hard_limit
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "flwr", "onnxruntime", "jax")
 
@@ -41,8 +43,9 @@ def main() -> None:
     request = channel.receive() or {"entries": []}
     channel.end_with_parent()
     sys.path.extend(request.get("folders", ()))
-    for entry in request["entries"]:
-        channel.send(describe(Entry(**entry)))
+    with hard_limit(request.get("memory_mb")):
+        for entry in request["entries"]:
+            channel.send(describe(Entry(**entry)))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from typing import Any
 
 from locex.errors import CrashedPlugin
 from locex.plugins.catalog import CORE, Catalog, Entry
-from locex.processes.child import Child, python
+from locex.processes.answers import answer_of, short_lived
+from locex.processes.child import python
 from locex.settings import WITHHELD
 
 _PARALLEL = 2  # processes at once; more would only compete for a small machine's cores
@@ -27,13 +28,20 @@ class Descriptions:
     """Describes plugins, a process per distribution; a plugin that crashes or hangs costs that process only."""
 
     def __init__(
-        self, cache: Path, *, interpreter: str | None = None, folders: Sequence[Path] = (), patience: float = 10
+        self,
+        cache: Path,
+        *,
+        interpreter: str | None = None,
+        folders: Sequence[Path] = (),
+        patience: float = 10,
+        memory_mb: int | None = None,
     ) -> None:
-        """``cache``: a folder for answers, by fingerprint; ``patience``: seconds that one plugin may take."""
+        """``cache``: a folder for answers, by fingerprint; ``patience``, ``memory_mb``: what one plugin may take."""
         self._cache = cache
         self._interpreter = interpreter
         self._folders = [str(folder) for folder in folders]
         self._patience = patience
+        self._memory_mb = memory_mb
         self._slots = asyncio.Semaphore(_PARALLEL)
         self._lock = asyncio.Lock()
         self._failures: dict[Path, tuple[float, list[dict[str, Any]]]] = {}
@@ -82,26 +90,17 @@ class Descriptions:
 
     async def _one_process(self, entries: list[Entry]) -> list[dict[str, Any]]:
         """Ask for as many as one process answers; the first that is not answered is the one that ended it."""
-        child = await Child.start(python("locex.plugins.describe", interpreter=self._interpreter), environment=WITHHELD)
         answers: list[dict[str, Any]] = []
-        how = ""
-        try:
-            await child.send({"entries": [asdict(entry) for entry in entries], "folders": self._folders})
-            for _ in entries:
-                answer = await asyncio.wait_for(child.receive(), self._patience)
-                if answer is None:
-                    break
-                answers.append(answer)
-        except TimeoutError:
-            how = f"did not end within {self._patience:g} s"
-        finally:
-            child.kill()
-            code = await child.wait()
-        if len(answers) < len(entries):
-            failed = entries[len(answers)]
-            what = f"{failed.kind} {failed.name!r} of {failed.origin}"
-            error = CrashedPlugin(what, how or f"ended the process with exit code {code}", child.log)
-            answers.append({"error": error.to_json()})
+        argv = python("locex.plugins.describe", interpreter=self._interpreter)
+        async with short_lived(argv, environment=WITHHELD) as child:
+            asked = {"entries": [asdict(entry) for entry in entries], "folders": self._folders}
+            await child.send(asked | {"memory_mb": self._memory_mb})
+            try:
+                for entry in entries:
+                    what = f"{entry.kind} {entry.name!r} of {entry.origin}"
+                    answers.append(await answer_of(child, what, self._patience))
+            except CrashedPlugin as error:
+                answers.append({"error": error.to_json()})
         return answers
 
 

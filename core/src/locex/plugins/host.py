@@ -139,7 +139,7 @@ class Host:
             driver = _Driver(entry, failures)
         except (Exception, SystemExit) as error:  # noqa: BLE001 -- a plugin may raise anything on import
             cause = failures[0] if failures else error
-            raise _broken(entry, f"{type(cause).__name__}: {cause}") from cause
+            raise _broken(entry, f"{type(cause).__name__}: {cause}".removesuffix(": ")) from cause
         return driver.driver
 
 

@@ -55,6 +55,7 @@ class Listing:
                 interpreter=interpreter,
                 folders=folders,
                 patience=settings.plugin_timeout,
+                memory_mb=settings.plugin_memory_mb,
             ),
         )
 

@@ -10,14 +10,18 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import core_schema
+from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from locex.errors import InvalidConfiguration
 
 
 class Configuration(BaseModel):
-    """Base of everything a user configures: unknown keys are refused, ``null`` is dropped, lists take scalars."""
+    """Base of everything a user configures.
+
+    Unknown keys are refused, and a field that is given by two of its names; ``null`` is dropped, lists take scalars.
+    """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False, hide_input_in_errors=True)
 
@@ -26,20 +30,33 @@ class Configuration(BaseModel):
     def _lenient(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
-        lists = _list_keys(cls)
-        return {
-            key: [value] if key in lists and not isinstance(value, list | tuple) else value
-            for key, value in given.items()
-            if value is not None
-        }
+        kept = {key: value for key, value in given.items() if value is not None}
+        for name, field in cls.model_fields.items():
+            keys = [key for key in _names_of(name, field) if key in kept]
+            if len(keys) > 1:  # one of them would be dropped in silence, or be called unknown
+                raise _given_twice(cls, keys)
+            for key in keys:
+                if _takes_list(field) and not isinstance(kept[key], list | tuple):
+                    kept[key] = [kept[key]]
+        return kept
 
 
-def _list_keys(model: type[BaseModel]) -> set[str]:
-    keys: set[str] = set()
-    for name, field in model.model_fields.items():
-        if any(get_origin(part) in {list, tuple} for part in (field.annotation, *get_args(field.annotation))):
-            keys |= {name, field.alias or name}
-    return keys
+def _names_of(name: str, field: FieldInfo) -> list[str]:
+    """Return every key under which a field may be given."""
+    alias = field.validation_alias or name
+    names = map(str, alias.choices) if isinstance(alias, AliasChoices) else [str(alias)]
+    return list(dict.fromkeys([*names, name]))
+
+
+def _given_twice(model: type[BaseModel], keys: list[str]) -> ValidationError:
+    told = PydanticCustomError("given_twice", "{names} are the same field: give it once", {"names": " and ".join(keys)})
+    return ValidationError.from_exception_data(
+        model.__name__, [InitErrorDetails(type=told, loc=(key,), input=None) for key in keys]
+    )
+
+
+def _takes_list(field: FieldInfo) -> bool:
+    return any(get_origin(part) in {list, tuple} for part in (field.annotation, *get_args(field.annotation)))
 
 
 class TolerantJsonSchema(GenerateJsonSchema):
@@ -55,15 +72,19 @@ class TolerantJsonSchema(GenerateJsonSchema):
         return {"anyOf": [super().float_schema(schema), {"type": "string", "pattern": pattern}]}
 
     def model_fields_schema(self, schema: core_schema.ModelFieldsSchema) -> JsonSchemaValue:
-        """Show a field under every name that it may be given by, not only under the first."""
+        """Show a field under every name that it may be given by, not only under the first; any of them will do."""
         content = super().model_fields_schema(schema)
-        properties = content.get("properties", {})
+        properties, required = content.get("properties", {}), content.get("required", [])
         for name, field in schema["fields"].items():
             choices = field.get("validation_alias")
             if isinstance(choices, list) and all(isinstance(choice, list) for choice in choices):
                 aliases = [str(choice[0]) for choice in choices if isinstance(choice, list)]
                 known = next((properties[alias] for alias in (*aliases, name) if alias in properties), None)
                 properties |= {alias: known for alias in aliases if known is not None}
+                if any(alias in required for alias in aliases):
+                    required[:] = [key for key in required if key not in aliases]
+                    either = {"anyOf": [{"required": [alias]} for alias in aliases]}
+                    content.setdefault("allOf", []).append(either)
         return content
 
     def bool_schema(self, schema: core_schema.BoolSchema) -> JsonSchemaValue:
@@ -94,20 +115,6 @@ def validate(model: type[ModelT], given: Any, *, at: str = "") -> ModelT:
         raise InvalidConfiguration(
             f"the configuration is invalid: {listing}", remedy="correct the named fields", errors=faults
         ) from None
-
-
-def refuse_double(model: type[BaseModel], given: Mapping[str, Any]) -> None:
-    """Raise `InvalidConfiguration` where one field is given by two of its names: one would be dropped in silence."""
-    for name, field in model.model_fields.items():
-        alias = field.validation_alias
-        names = {name, field.alias or name}
-        names |= {str(choice) for choice in alias.choices} if isinstance(alias, AliasChoices) else set()
-        twice = sorted(key for key in names if given.get(key) is not None)
-        if len(twice) > 1:
-            faults = [{"path": f"/{key}", "message": "given under another name too"} for key in twice]
-            raise InvalidConfiguration(
-                f"{' and '.join(twice)} are the same field", remedy="give it once", errors=faults
-            )
 
 
 def _fault(fault: Any, at: str, allowed: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from locex.schemas.base import Configuration, refuse_double, validate
+from locex.schemas.base import Configuration, validate
 from locex.schemas.model import Name
 
 
@@ -135,7 +135,9 @@ class JobConfiguration(Configuration):
         default=None, description="The training; agrees with the path where both are given."
     )
     client_type_id: str | None = Field(
-        default=None, description='The id of the client; "base" is a word of the older API and changes nothing.'
+        default=None,
+        description='The client\'s id in records, metrics and the federation; "base" bypasses, for PyTorch models, the '
+        "site's data source and pipelines: plain npy files are trained on, for testing.",
     )
     server_address: Address = Field(description="Host of the Flower server; without a port FEDERATED_PORT is taken.")
     eval_func: str | None = Field(default=None, description="The loss, e.g. categorical_crossentropy.")
@@ -153,6 +155,9 @@ class JobConfiguration(Configuration):
     optimizer_config: OptimizerChoice | None = Field(default=None, description="Optimizer; absent: sgd.")
     scheduler_config: SchedulerChoice | None = Field(default=None, description="Learning-rate scheduler or callback.")
     warmup_config: WarmupConfig | None = Field(default=None, description="Warm-up before the scheduler.")
+    builder: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the model's builder: gradient clipping, mixed precision, …."
+    )
     privacy_mechanisms: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         alias="privacy-mechanisms",
@@ -184,6 +189,5 @@ def parse_job(content: dict[str, Any]) -> tuple[JobConfiguration, list[str]]:
     for name, field in JobConfiguration.model_fields.items():
         known |= {name, field.alias or name}
     ignored = sorted(set(content) - known)
-    refuse_double(JobConfiguration, content)
     warnings = [f"unknown key {key!r} was ignored" for key in ignored]
     return validate(JobConfiguration, {key: content[key] for key in content if key in known}), warnings

@@ -73,6 +73,7 @@ class JobRecord(BaseModel):
     version: int = Field(default=1, description="Version of this record's layout.")
     run_id: str = Field(description="This run; a training posted again has another.")
     training_id: str = Field(description="The training, as callers name it.")
+    client_type_id: str | None = Field(default=None, description="This client, as its job names it.")
     state: JobState = Field(description="Where the run stands.")
     round: int = Field(default=0, description="Rounds completed.")
     rounds: int | None = Field(default=None, description="Rounds expected, where known.")

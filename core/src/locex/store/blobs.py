@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import re
 import secrets
 import threading
 import time
@@ -15,11 +14,10 @@ from pathlib import Path
 
 from locex.errors import StoreUnavailable, TooLarge
 from locex.store.protocol import Blob
+from locex.store.records import DIGEST
 
 BATCH = 1 << 20
 """Bytes handed to a thread at once: small chunks would cost more in hand-offs than in writing."""
-
-DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class BlobFolder:
@@ -65,10 +63,21 @@ class BlobFolder:
         path = self._path(digest)
         return path if await asyncio.to_thread(path.is_file) else None
 
+    async def check(self, digest: str) -> bool:
+        """Tell whether the file of a digest is there and has it."""
+        path = await self.path(digest)
+        with self._faults():
+            return path is not None and await asyncio.to_thread(_digest_of, path) == digest
+
     async def sweep(self, referenced: Collection[str]) -> int:
         """Delete old blobs that are not referenced, and old temporary files that nobody writes; return how many."""
         with self._faults():
             return await asyncio.to_thread(self._sweep, referenced)
+
+    async def discard(self, digest: str) -> None:
+        """Delete a blob to which nothing refers any more, and which nobody writes again at this moment."""
+        with self._faults():
+            await asyncio.to_thread(self._path(digest).unlink, missing_ok=True)
 
     def _path(self, digest: str) -> Path:
         return self._folder / digest[:2] / digest
@@ -141,6 +150,11 @@ class _Writer:
         with self._lock:
             self._file.close()
             self.path.unlink(missing_ok=True)
+
+
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 async def _batches(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:

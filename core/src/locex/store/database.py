@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +36,21 @@ CREATE TABLE ledger (
 ) STRICT, WITHOUT ROWID;
 """
 
+CHECKPOINTS = "CREATE TABLE IF NOT EXISTS checkpoints (run_id TEXT PRIMARY KEY, digest TEXT NOT NULL) STRICT"
+"""Not in the first locex: one that does not know the table leaves it alone, so the layout is the same."""
+
 
 class Database:
-    """Statements on one file. Each write is one statement and one transaction, durable when it returns.
+    """Statements on one file. A write is one transaction, durable when it returns.
 
-    The writing connection's thread puts writes in order; readers do not wait for them.
+    Writes wait for each other; readers do not wait for them.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
+        self._writing = asyncio.Lock()
 
     async def open(self) -> None:
         """Open the file, making the tables of a new one; raise `StoreUnavailable` for a newer layout."""
@@ -74,15 +79,27 @@ class Database:
 
     async def write(self, statement: str, parameters: Sequence[Any] = ()) -> int:
         """Run a statement; return how many rows it changed."""
-        with self._faults():
-            async with _opened(self._writer).execute(statement, parameters) as cursor:
-                return cursor.rowcount
+        async with self._turn() as connection, connection.execute(statement, parameters) as cursor:
+            return cursor.rowcount
 
-    async def write_returning(self, statement: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...]:
-        """Run a statement; return the only row that it returns."""
-        with self._faults():
-            (row,) = await _opened(self._writer).execute_fetchall(statement, parameters)
-            return tuple(row)
+    async def write_all(self, *statements: tuple[str, Sequence[Any]]) -> list[tuple[Any, ...]]:
+        """Run statements in one transaction; return the rows that they return."""
+        async with self._turn() as connection:
+            try:
+                await connection.execute("BEGIN IMMEDIATE")
+                rows = [row for one in statements for row in await connection.execute_fetchall(*one)]
+                await connection.execute("COMMIT")
+            except BaseException:
+                # Its thread takes statements in order: also what a cancelled task has sent already is rolled back.
+                await asyncio.shield(asyncio.ensure_future(_rolled_back(connection)))
+                raise
+            return [tuple(row) for row in rows]
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[aiosqlite.Connection]:
+        async with self._writing:
+            with self._faults():
+                yield _opened(self._writer)
 
     async def _connect(self) -> aiosqlite.Connection:
         connection = await aiosqlite.connect(self._path, isolation_level=None)
@@ -104,6 +121,7 @@ class Database:
             )
         if layout == 0:
             await connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {LAYOUT}; COMMIT;")
+        await connection.execute(CHECKPOINTS)
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
@@ -121,3 +139,9 @@ def _opened(connection: aiosqlite.Connection | None) -> aiosqlite.Connection:
     if connection is None:
         raise StoreUnavailable("the store is not open", remedy="try again when the service has started")
     return connection
+
+
+async def _rolled_back(connection: aiosqlite.Connection) -> None:
+    await connection.execute("SELECT 1")  # what was sent before is done now
+    if connection.in_transaction:
+        await connection.rollback()

@@ -8,7 +8,8 @@ Subclass `StoreContract` in a test module and give it two fixtures::
         @pytest.fixture
         def reopen(self): ...                   # async (store) -> store: closes it, opens the same data again
 
-Tests are asynchronous (pytest-asyncio in auto mode) and use nothing but the Protocol.
+Tests are asynchronous (pytest-asyncio in auto mode) and use nothing but the Protocol. `LargeBlobs` takes a while: mark
+its subclass, ``@pytest.mark.slow`` or as you call it.
 """
 # A test's name says what it shows, and expected values are literal.
 # ruff: noqa: D102, PLR2004
@@ -21,11 +22,13 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
+import psutil
 import pytest
 
-from locex.errors import TooLarge
+from locex.errors import StoreUnavailable, TooLarge
 from locex.schemas.model import ModelMeta, StoredModel
-from locex.schemas.record import JobRecord, JobState, RoundRecord
+from locex.schemas.record import JobEvent, JobRecord, JobState, RoundRecord
+from locex.store import records
 from locex.store.protocol import Store
 
 Reopen: TypeAlias = Callable[[Store], Awaitable[Store]]
@@ -50,6 +53,13 @@ async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
     for part in parts:
         await asyncio.sleep(0)
         yield part
+
+
+async def checkpoint(store: Store, run_id: str) -> bytes:
+    """Return a checkpoint that must be there."""
+    path = await store.checkpoint_path(run_id)
+    assert path is not None
+    return path.read_bytes()
 
 
 class StoreContract:
@@ -124,7 +134,77 @@ class StoreContract:
         assert not await store.claim_job("absent", JobState.QUEUED, job("absent"))
         assert await store.get_job("absent") is None
 
+    async def test_a_claim_whose_answer_was_lost_is_won_again(self, store: Store) -> None:
+        await store.put_job(job("r1"))
+        claim = job("r1", state=JobState.CONFIGURING, worker={"pid": 1})
+        assert await store.claim_job("r1", JobState.QUEUED, claim)
+        assert await store.claim_job("r1", JobState.QUEUED, claim)
+        assert not await store.claim_job("r1", JobState.QUEUED, job("r1", worker={"pid": 2}))
+
+    async def test_a_record_and_its_event_are_saved_together(self, store: Store) -> None:
+        first = await store.save_job(job("r1"), "state", {"state": "QUEUED"})
+        second = await store.save_job(job("r1", state=JobState.STOPPED), "state", {"state": "STOPPED"})
+        assert [event.id for event in (first, second)] == [1, 2]
+        assert await store.events("r1") == [first, second]
+        assert await store.get_job("r1") == job("r1", state=JobState.STOPPED)
+
+    async def test_of_many_saved_at_once_none_is_lost(self, store: Store) -> None:
+        await asyncio.gather(
+            *(store.save_job(job("r1", round=number), "round", {"round": number}) for number in range(COMPETITORS)),
+            *(store.append_event("r1", "log", {}) for _ in range(COMPETITORS)),
+        )
+        events = await store.events("r1")
+        assert [event.id for event in events] == list(range(1, 2 * COMPETITORS + 1))
+        rounds = [event.content["round"] for event in events if event.kind == "round"]
+        assert sorted(rounds) == list(range(COMPETITORS))
+        stored = await store.get_job("r1")
+        assert stored is not None
+        assert stored.round == rounds[-1], "the record is the one that the last event tells of"
+
+    async def test_a_large_record_comes_back(self, store: Store) -> None:
+        rounds = [RoundRecord(round=number, train={"loss": 1 / number}) for number in range(1, 15_000)]
+        await store.save_job(job("r1", history=rounds), "round", {})
+        stored = await store.get_job("r1")
+        assert stored is not None
+        assert stored.history == rounds
+
+    async def test_older_records_are_brought_up_to_date_when_read(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await store.put_job(job("r1", library="old"))
+        await store.put_model(model("m"))
+        monkeypatch.setattr(records, "CURRENT", 3)
+        steps = {1: {"version": 2, "library": "older"}, 2: {"version": 3, "training_id": "third"}}
+        monkeypatch.setattr(
+            records, "MIGRATIONS", {at: lambda old, step=step: old | step for at, step in steps.items()}
+        )
+        monkeypatch.setattr(records, "CURRENT_MODEL", 2)
+        monkeypatch.setattr(records, "MODEL_MIGRATIONS", {1: lambda old: old | {"version": 2, "size": 7}})
+        migrated = job("r1", "third", version=3, library="older")
+        assert await store.get_job("r1") == migrated
+        assert (await store.list_jobs()).records == [migrated]
+        assert await store.get_model("m", "1") == model("m", size=7)
+
+    async def test_records_of_a_newer_locex_are_refused(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        await store.put_job(job("r1", version=99))
+        with pytest.raises(StoreUnavailable, match="version 99") as caught:
+            await store.get_job("r1")
+        assert "upgrade" in caught.value.remedy
+        monkeypatch.setattr(records, "CURRENT_MODEL", 99)
+        await store.put_model(model("m"))
+        monkeypatch.undo()
+        with pytest.raises(StoreUnavailable, match="version 99"):
+            await store.list_models()
+
     # --- events
+
+    async def test_events_of_another_store_are_restored_once(self, store: Store) -> None:
+        events = [JobEvent(id=at, run_id="r1", time=at / 2, kind="log", content={"n": at}) for at in (1, 2, 3)]
+        await store.restore_events(events[:2])
+        await store.restore_events(events)
+        assert await store.events("r1") == events
+        assert (await store.append_event("r1", "log", {})).id == 4
+        await store.restore_events([])
 
     async def test_events_are_numbered_by_run_without_gaps(self, store: Store) -> None:
         appended = await asyncio.gather(
@@ -161,6 +241,7 @@ class StoreContract:
         kept, other = model("m", size=1), model("m", size=2)
         assert await store.put_model(kept, replace=False)
         assert not await store.put_model(other, replace=False)
+        assert await store.put_model(kept, replace=False), "asked again after a lost answer"
         assert await store.get_model("m", "1") == kept
         assert await store.put_model(other)
         assert await store.get_model("m", "1") == other
@@ -181,6 +262,11 @@ class StoreContract:
         path = await store.blob_path(blob.digest)
         assert path is not None
         assert path.read_bytes() == b"".join(parts)
+
+    async def test_what_is_stored_can_be_checked(self, store: Store) -> None:
+        blob = await store.write_blob(chunks(b"weights" * 1000), limit=10_000)
+        assert await store.check_blob(blob.digest)
+        assert not await store.check_blob("0" * 64)
 
     async def test_equal_bytes_are_one_blob(self, store: Store) -> None:
         blobs = await asyncio.gather(*(store.write_blob(chunks(b"same"), limit=4) for _ in range(COMPETITORS)))
@@ -252,6 +338,63 @@ class StoreContract:
         assert path is not None
         assert path.stat().st_size == 2_000_001
 
+    # --- checkpoints
+
+    async def test_a_checkpoint_takes_the_place_of_the_older_whose_bytes_go(self, store: Store) -> None:
+        assert await store.checkpoint_path("r1") is None
+        for data in (b"first" * 500_000, b"second", b"second"):
+            await store.put_checkpoint("r1", chunks(data[:7], data[7:]), limit=3_000_000)
+            assert await checkpoint(store, "r1") == data
+            assert await store.sweep() == 0, "the older bytes are gone already"
+
+    async def test_the_older_checkpoint_stays_until_the_newer_is_whole(self, store: Store) -> None:
+        async def slow() -> AsyncIterator[bytes]:
+            yield b"x" * 2_000_000
+            assert await checkpoint(store, "r1") == b"older"
+            yield b"y"
+
+        async def broken() -> AsyncIterator[bytes]:
+            yield b"x" * 2_000_000
+            raise ConnectionResetError
+
+        await store.put_checkpoint("r1", chunks(b"older"), limit=9)
+        with pytest.raises(TooLarge):
+            await store.put_checkpoint("r1", chunks(b"12345", b"67890"), limit=9)
+        with pytest.raises(ConnectionResetError):
+            await store.put_checkpoint("r1", broken(), limit=10_000_000)
+        assert await checkpoint(store, "r1") == b"older"
+        assert await store.sweep() == 0
+        await store.put_checkpoint("r1", slow(), limit=10_000_000)
+        assert await checkpoint(store, "r1") == b"x" * 2_000_000 + b"y"
+
+    async def test_of_many_checkpoints_at_once_one_stays(self, store: Store) -> None:
+        contents = [bytes([number // 2]) * 1000 for number in range(COMPETITORS)]  # each twice
+        await asyncio.gather(*(store.put_checkpoint("r1", chunks(data), limit=1000) for data in contents))
+        assert await checkpoint(store, "r1") in contents
+        assert await store.sweep() == 0
+
+    async def test_equal_checkpoints_and_blobs_go_one_by_one(self, store: Store) -> None:
+        blob = await store.write_blob(chunks(b"same"), limit=9)
+        await store.put_model(model("m", digest=blob.digest))
+        for run_id in ("r1", "r2"):
+            await store.put_checkpoint(run_id, chunks(b"same"), limit=9)
+        for _ in range(2):
+            await store.delete_checkpoint("r1")
+            assert await store.checkpoint_path("r1") is None
+        assert await checkpoint(store, "r2") == b"same"
+        await store.delete_checkpoint("r2")
+        assert await store.sweep() == 0, "the bytes are gone already"
+        assert await store.check_blob(blob.digest)
+
+    async def test_a_sweep_takes_the_checkpoints_of_runs_that_are_over(self, store: Store) -> None:
+        await store.put_job(job("r1", state=JobState.INTERRUPTED))
+        await store.put_job(job("r2", state=JobState.FINISHED))
+        for run_id in ("r1", "r2"):
+            await store.put_checkpoint(run_id, chunks(run_id.encode()), limit=9)
+        assert await store.sweep() == 1
+        assert await checkpoint(store, "r1") == b"r1"
+        assert await store.checkpoint_path("r2") is None
+
     # --- ledgers
 
     async def test_a_ledger_grows_by_version(self, store: Store) -> None:
@@ -280,6 +423,17 @@ class StoreContract:
         assert version == COMPETITORS
         assert sorted(event["n"] for event in events) == list(range(COMPETITORS))
 
+    async def test_ledgers_are_listed(self, store: Store) -> None:
+        assert await store.list_ledgers() == []
+        for dataset, unit, version in (
+            ("e", "example", 0),
+            ("d", "example", 0),
+            ("d", "client", 0),
+            ("d", "client", 1),
+        ):
+            await store.append_ledger(dataset, unit, version, {})
+        assert await store.list_ledgers() == [("d", "client"), ("d", "example"), ("e", "example")]
+
     # --- durability
 
     async def test_everything_is_there_after_a_restart(self, store: Store, reopen: Reopen) -> None:
@@ -287,6 +441,7 @@ class StoreContract:
         event = await store.append_event("r1", "state", {"state": "QUEUED"})
         await store.put_model(model("m"))
         blob = await store.write_blob(chunks(b"weights"), limit=100)
+        await store.put_checkpoint("r1", chunks(b"momentum"), limit=100)
         await store.append_ledger("d", "example", 0, {"n": 1})
 
         store = await reopen(store)
@@ -298,4 +453,41 @@ class StoreContract:
         path = await store.blob_path(blob.digest)
         assert path is not None
         assert path.read_bytes() == b"weights"
+        assert await checkpoint(store, "r1") == b"momentum"
         assert await store.read_ledger("d", "example") == (1, [{"n": 1}])
+
+
+class LargeBlobs:
+    """1 GiB is streamed, not held."""
+
+    SIZE = 1 << 30
+    MEMORY = 320 << 20
+    """Bytes by which the process may grow meanwhile; the allocator keeps some for each thread."""
+
+    async def test_a_blob_of_1_gib_is_streamed(self, store: Store) -> None:
+        process, part, expected, peaks = psutil.Process(), bytes(range(256)) * 4096, hashlib.sha256(), list[int]()
+
+        async def large() -> AsyncIterator[bytes]:
+            for number in range(self.SIZE // len(part)):
+                chunk = number.to_bytes(8, "big") + part[8:]
+                expected.update(chunk)
+                yield chunk
+
+        async def watch() -> None:
+            while True:
+                peaks.append(process.memory_info().rss)
+                await asyncio.sleep(0.05)
+
+        before = process.memory_info().rss
+        watching = asyncio.create_task(watch())
+        try:
+            blob = await store.write_blob(large(), limit=self.SIZE)
+            assert await store.check_blob(blob.digest)
+            path = await store.blob_path(blob.digest)
+        finally:
+            watching.cancel()
+        assert blob.digest == expected.hexdigest()
+        assert blob.size == self.SIZE
+        assert path is not None
+        assert path.stat().st_size == self.SIZE
+        assert max(peaks) - before < self.MEMORY

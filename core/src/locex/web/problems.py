@@ -39,6 +39,7 @@ STATUS: Mapping[str, int] = {
     "model-invalid": 422,
     "repository-unavailable": 503,
     "format-mismatch": 422,
+    "step-failed": 422,
     "data-unavailable": 503,
     "parameters-refused": 422,
     "privacy-refused": 409,

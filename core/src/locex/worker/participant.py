@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -204,7 +204,8 @@ class NodeParticipant:
         update = Update(trained, admitted, result.examples, dict(result.metrics))
         for mechanism in self._mechanisms:
             update = mechanism.outgoing(update, config)
-        return update
+        client = self._job.client_type_id
+        return replace(update, metrics=update.metrics | {"client_type_id": client}) if client else update
 
     def _train_config(self, config: Mapping[str, Scalar]) -> TrainConfig:
         """Return the entry that the fit configuration chooses by ``config_id``, else the first."""

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from locex.api import BuildContext, FederationContext, ModelArtefact, PrivacyContext, Stopped, TrainingSession
+from locex.api import FederationContext, ModelArtefact, PrivacyContext, Stopped, TrainingSession
 from locex.errors import BrokenPlugin, FederationLost, FormatMismatch, LocexError
 from locex.jobs.messages import (
     Begin,
@@ -27,14 +24,18 @@ from locex.plugins.catalog import Catalog, read_catalog
 from locex.schemas.record import FailureKind
 from locex.settings import PluginSettings, SiteSettings
 from locex.worker import data
+from locex.worker.building import build
 from locex.worker.checkpoint import Checkpoint
 from locex.worker.inbox import Inbox
 from locex.worker.ledger import ServiceLedger
+from locex.worker.memory import hard_limit
 from locex.worker.participant import NodeParticipant
-from locex.worker.pipeline import mismatch
 from locex.worker.plan import Plan, make_plan
+from locex.worker.preparation import Surroundings
+from locex.worker.trail import mismatch
 
 log = logging.getLogger(__name__)
+_REMEDIES = {FailureKind.OUT_OF_MEMORY: "raise resources.memory_mb or LOCEX_WORKER_MEMORY_MB, or use less"}
 
 
 def work(inbox: Inbox) -> None:
@@ -56,9 +57,10 @@ def work(inbox: Inbox) -> None:
 
 
 def _configure(inbox: Inbox) -> Plan | None:
-    request = inbox.next(Configure)
+    request, site = inbox.next(Configure), SiteSettings()
     try:
-        plan = make_plan(request.job, request.library, _catalog(), SiteSettings())
+        with hard_limit(site.plugin_memory_mb):
+            plan = make_plan(request.job, request.library, _catalog(), site)
     except LocexError as error:
         inbox.send(Refused(error=error.to_json()))
         return None
@@ -70,9 +72,11 @@ def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
     site, folder = SiteSettings(), Path(begin.folder)
     # The same after a restart of the worker; of the run's id where the job has none.
     seed = plan.job.seed if plan.job.seed is not None else zlib.crc32(begin.run_id.encode())
-    prepared = data.prepare(plan, site)
+    prepared = data.prepare(plan, site, _surroundings(inbox, begin))
+    limits = [limit for limit in (plan.job.resources.memory_mb, site.worker_memory_mb) if limit]
     try:
-        session = _build(plan, begin, prepared, seed, inbox)
+        with hard_limit(min(limits, default=None)):
+            session = _build(plan, begin, prepared, seed, inbox, site)
     except FormatMismatch as error:
         raise mismatch(error.message, prepared.trail) from error
     data.verify(plan, site, prepared, session.signature)
@@ -94,30 +98,28 @@ def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
     return participant.ended_early, files
 
 
-def _build(plan: Plan, begin: Begin, prepared: data.Prepared, seed: int, inbox: Inbox) -> TrainingSession:
-    host, plugins, job = plan.host, plan.plugins, plan.job
-    scheduler, after = plugins.get("scheduler"), plugins.get("warmup_scheduler")
-    catalog = _catalog()
-
-    def architecture(name: str, fields: Mapping[str, Any], own_seed: int | None) -> Any:
-        loaded = host.load(catalog.find("architecture", name, library=plan.library))
-        return host.architecture(host.configure(loaded, fields), seed if own_seed is None else own_seed)
-
-    context = BuildContext(
-        artefact=ModelArtefact(Path(begin.artefact), begin.metadata, begin.digest),
-        data=prepared.data,
-        num_classes=job.num_classes,
-        config=job.config[0],
-        optimizer=lambda parameters: host.optimizer(plugins["optimizer"], parameters),
-        scheduler=(lambda optimizer: host.scheduler(scheduler, optimizer)) if scheduler else None,
-        warmup=job.warmup_config,
-        warmup_scheduler=(lambda optimizer: host.scheduler(after, optimizer)) if after else None,
-        architecture=architecture,
-        threads=int(os.environ.get("LOCEX_THREADS", "0")) or os.cpu_count() or 1,
+def _build(
+    plan: Plan, begin: Begin, prepared: data.Prepared, seed: int, inbox: Inbox, site: SiteSettings
+) -> TrainingSession:
+    return build(
+        plan,
+        site,
+        _catalog(),
+        ModelArtefact(Path(begin.artefact), begin.metadata, begin.digest),
+        prepared.data,
         seed=seed,
         should_stop=inbox.stopping,
+        warn=lambda text: inbox.send(Warned(text=text)),
     )
-    return host.builder(plugins["builder"], context)
+
+
+def _surroundings(inbox: Inbox, begin: Begin) -> Surroundings:
+    return Surroundings(
+        folder=Path(begin.folder),
+        models=begin.models,
+        should_stop=inbox.stopping,
+        warn=lambda text: inbox.send(Warned(text=text)),
+    )
 
 
 def _catalog() -> Catalog:
@@ -175,5 +177,6 @@ def _failed(error: BaseException) -> Failed:
         kind = FailureKind.CANNOT_LOAD
     else:
         kind = FailureKind.RAISED
-    told = error if isinstance(error, LocexError) else LocexError(f"{type(error).__name__}: {error}", code=kind.code)
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    told = error if isinstance(error, LocexError) else LocexError(text, code=kind.code, remedy=_REMEDIES.get(kind, ""))
     return Failed(failure=kind, error=told.to_json())

@@ -17,6 +17,7 @@ from locex.schemas.plugin import PluginConfig
 class TinyConfig(PluginConfig):
     eval_func: str | None = Field(default=None, description="Any word; the loss is cross-entropy.")
     eval_metrics: list[str] = Field(default=[], description="Any words; accuracy is told.")
+    damping: float = Field(default=0.0, ge=0, lt=1, description="Share of the learning rate that is left out.")
 
 
 class TinyBuilder:
@@ -28,19 +29,23 @@ class TinyBuilder:
 
     @hookimpl
     def locex_create_builder(self, config, context):
-        return TinySession(context)
+        return TinySession(context, config.damping)
 
 
 class TinySession:
-    def __init__(self, context):
+    def __init__(self, context, damping):
+        if damping:
+            context.warn(f"training is damped by {damping}")
         try:
             shape = json.loads(context.artefact.path.read_bytes())
         except ValueError as error:
             raise InvalidModel(f"not a tiny model: {error}", remedy="send JSON with features and classes") from None
+        np.ones(int(os.environ.get("FIXTURE_BUILD_ALLOCATE", "0")) * 2**17)
+        time.sleep(float(os.environ.get("FIXTURE_BUILD_SECONDS", "0")))
         self._context = context
         self._weights = np.zeros((shape["features"], shape["classes"]), np.float32)
         self._steps = np.zeros((), np.int64)
-        self._rate = context.optimizer(None)
+        self._rate = context.optimizer(None) * (1 - damping)
         self.signature = ModelSignature(
             TensorSpec((shape["features"],), "float32"), TensorSpec((shape["classes"],), "float32")
         )
@@ -63,7 +68,7 @@ class TinySession:
                 time.sleep(30)
             error = _softmax(data.x @ self._weights) - np.eye(self._weights.shape[1])[data.y]
             self._weights = (self._weights - self._rate * data.x.T @ error / len(data)).astype(np.float32)
-            self._steps = self._steps + 1
+            self._steps = np.asarray(self._steps + 1)
         return FitResult(len(data), {"loss": _loss(self._weights, data)})
 
     def evaluate(self, config):
