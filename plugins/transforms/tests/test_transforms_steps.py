@@ -5,7 +5,7 @@ from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -49,6 +49,7 @@ def applied(transform, data):
     return result, after
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     x=NUMBERS.flatmap(
         lambda dtype: hnp.arrays(
@@ -130,6 +131,7 @@ def test_basic_norm_refuses_a_format(size, dtype, complaint):
         step("basic_norm", mean=[1, 2, 3]).transform_format(given_format)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     y=st.sampled_from(["uint8", "int8", "int32", "int64", "uint64"]).flatmap(
         lambda dtype: hnp.arrays(dtype, st.integers(0, 20), elements=st.integers(0, 6))
@@ -139,9 +141,11 @@ def test_basic_norm_refuses_a_format(size, dtype, complaint):
 def test_categorical_encodes_any_integer_type(y, column):
     data = Dataset(np.zeros((len(y), 2)), y.reshape(-1, 1) if column else y)
 
-    result, after = applied(step("categorical", categories="7"), data)
+    transform = step("categorical", categories="7")
+    result, after = applied(transform, data)
 
     assert result.x is data.x
+    np.testing.assert_array_equal(transform.inverse_data(result).y, y.astype(np.int64), strict=True)
     np.testing.assert_array_equal(result.y, np.eye(7, dtype=np.float32)[y.astype(int)])
     assert list(after.y.data_types) == ["categorical"]
 
@@ -194,6 +198,7 @@ def test_categorical_needs_a_number_of_classes(fields):
         step("categorical", **fields)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(shape=SHAPES, dtype=NUMBERS, place=st.integers(-5, 4), side=st.sampled_from("xy"))
 def test_expansion_is_expand_dims_of_each_example(shape, dtype, place, side):
     array = np.arange(np.prod(shape)).reshape(shape).astype(dtype)

@@ -23,18 +23,37 @@ RelativePath = Annotated[str, Field(min_length=1), AfterValidator(_inside)]
 
 def find_file(folder: Path, name: str) -> Path | None:
     """Return the file, or None if there is none; raise `DataUnavailable` where a link leads out of the folder."""
+    path = _inner(folder, name)
+    return path if path.is_file() else None
+
+
+def find_folder(folder: Path, name: str) -> Path | None:
+    """Return a folder in the folder, or None if there is none; raise `DataUnavailable` likewise."""
+    path = _inner(folder, name)
+    return path if path.is_dir() else None
+
+
+def need_file(folder: Path, name: str) -> Path:
+    """Return the file, or raise `DataUnavailable`."""
+    return _needed(find_file(folder, name), folder, name)
+
+
+def need_folder(folder: Path, name: str) -> Path:
+    """Return a folder in the folder, or raise `DataUnavailable`."""
+    return _needed(find_folder(folder, name), folder, name)
+
+
+def _inner(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise DataUnavailable(
             f"{name!r} leads out of the data folder {folder}",
             remedy="put the file itself, not a link to another place, into the data folder",
         )
-    return path if path.is_file() else None
+    return path
 
 
-def need_file(folder: Path, name: str) -> Path:
-    """Return the file, or raise `DataUnavailable`."""
-    path = find_file(folder, name)
+def _needed(path: Path | None, folder: Path, name: str) -> Path:
     if path is None:
         raise DataUnavailable(
             f"{name!r} is not in the data folder {folder}",

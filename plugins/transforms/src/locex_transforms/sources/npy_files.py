@@ -2,72 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import numpy as np
 from pydantic import Field
 
 from locex.api import Array, Dataset, DataSource, LocalData, SiteContext
 from locex.errors import DataUnavailable
 from locex.hookspecs import hookimpl
-from locex.schemas.data_format import DataFormat
 from locex.schemas.plugin import PluginConfig
-from locex_transforms.sources.examples import check_alike, check_examples, describe, split
+from locex_transforms.sources.arrays import ArraysSource, check_numbers
+from locex_transforms.sources.examples import check_alike, check_examples
 from locex_transforms.sources.folder import RelativePath, find_file, need_file
+from locex_transforms.sources.options import SourceConfig
 
 
-class NpyConfig(PluginConfig):
-    """The files, relative to the data folder, and what they hold."""
+class NpyConfig(SourceConfig):
+    """The files, relative to the data folder."""
 
     x_train: RelativePath = Field(default="x_train.npy", description="Training inputs, shape (n, …).")
     y_train: RelativePath = Field(default="y_train.npy", description="Training targets, shape (n,) or (n, …).")
     x_test: RelativePath = Field(default="x_test.npy", description="Test inputs; see test_fraction.")
     y_test: RelativePath = Field(default="y_test.npy", description="Test targets; see test_fraction.")
-    test_fraction: float = Field(
-        default=0.2,
-        ge=0,
-        lt=1,
-        description="Share of the training examples that becomes test data if neither test file exists; 0: they must.",
-    )
-    x_kind: str | None = Field(default=None, description="Kind of the inputs, instead of the one that ranks tell.")
-    y_kind: str | None = Field(default=None, description="Kind of the targets, instead of the one that types tell.")
 
 
-class NpyFiles:
-    """The files of one data folder."""
+class NpyFiles(ArraysSource):
+    """The files of one data folder; the format comes from their headers."""
 
     def __init__(self, config: NpyConfig, context: SiteContext) -> None:
+        super().__init__(config, context)
         self._config = config
         self._folder = context.data_folder
-        self._seed = context.seed
 
-    def format(self) -> DataFormat:
-        """Return the format, from the files' headers."""
-        train, _ = self._map()
-        return describe(train, self._config.x_kind, self._config.y_kind)
+    def files(self) -> list[Path]:
+        """Return the two files, or all four."""
+        parts = ("train", "test") if self.has_test() else ("train",)
+        return [need_file(self._folder, name) for part in parts for name in self._names(part)]
+
+    def has_test(self) -> bool:
+        """Tell whether a test file exists."""
+        return not self._config.test_fraction or any(find_file(self._folder, name) for name in self._names("test"))
 
     def load(self) -> LocalData:
-        """Return the data: memory-mapped read-only where test files exist, in memory where it has to be split."""
-        train, test = self._map()
-        data_format = describe(train, self._config.x_kind, self._config.y_kind)
-        if test is None:
-            train, test = split(train, self._config.test_fraction, self._seed)
-        return LocalData(train, test, data_format)
+        """Return the data: the files themselves, mapped, where nothing is split or filtered."""
+        if self._config.filters or not self.has_test():
+            return super().load()
+        train, test = self._pair("train"), self._pair("test")
+        check_alike(train, test, ", ".join((*self._names("train"), *self._names("test"))))
+        return LocalData(train, test, self._described(train))
 
-    def _map(self) -> tuple[Dataset, Dataset | None]:
+    @contextmanager
+    def opened(self, part: str) -> Iterator[tuple[Array, Array]]:
+        """Map two files."""
+        data = self._pair(part)
+        yield data.x, data.y
+
+    def _collected(self, part: str, folder: Path, name: str) -> Dataset:
+        # Without filters the files are what would be copied.
+        return super()._collected(part, folder, name) if self._config.filters else self._pair(part)
+
+    def _names(self, part: str) -> tuple[str, str]:
         config = self._config
-        train = self._pair(config.x_train, config.y_train)
-        found = [name for name in (config.x_test, config.y_test) if find_file(self._folder, name)]
-        if not found and config.test_fraction:
-            return train, None
-        test = self._pair(config.x_test, config.y_test)
-        check_alike(train, test, f"{config.x_train}, {config.y_train} and {config.x_test}, {config.y_test}")
-        return train, test
+        return (config.x_train, config.y_train) if part == "train" else (config.x_test, config.y_test)
 
-    def _pair(self, x: str, y: str) -> Dataset:
-        data = Dataset(self._array(x), self._array(y))
+    def _pair(self, part: str) -> Dataset:
+        x, y = self._names(part)
+        data = Dataset(self._array(x, text=True), self._array(y, text=False))
         check_examples(data, f"{x}, {y}")
         return data
 
-    def _array(self, name: str) -> Array:
+    def _array(self, name: str, *, text: bool) -> Array:
         path = need_file(self._folder, name)
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -78,12 +84,8 @@ class NpyFiles:
             ) from error
         if not isinstance(array, np.ndarray):
             array.close()
-            raise DataUnavailable(f"{name!r} is an archive of arrays", remedy="write one array with numpy.save")
-        if array.dtype.kind not in "biuf" or not array.dtype.isnative or array.ndim == 0:
-            raise DataUnavailable(
-                f"{name!r} holds {array.dtype.str} of shape {array.shape}",
-                remedy="save numbers of this machine's byte order with an axis of examples",
-            )
+            raise DataUnavailable(f"{name!r} is an archive of arrays", remedy="use the data source npz")
+        check_numbers(name, array, text=text)
         return array
 
 

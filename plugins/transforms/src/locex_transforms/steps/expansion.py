@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from locex.api import Array, Dataset, Needs, Transform
-from locex.hookspecs import hookimpl
+from locex.api import Array, Dataset, Needs
 from locex.schemas.data_format import DataFormat, SideFormat, TensorFormat
 from locex.schemas.plugin import PluginConfig
+from locex_transforms.steps.plugin import StepPlugin
 
 
 class ExpansionConfig(PluginConfig):
@@ -44,6 +44,12 @@ class ExpansionStep:
         kinds = {kind: self._grown(kind, tensor) for kind, tensor in side.data_types.items()}
         return data_format.model_copy(update={self._side: side.model_copy(update={"data_types": kinds})})
 
+    def inverse_data(self, data: Dataset) -> Dataset:
+        """Return views without the axis."""
+        array = getattr(data, self._side)
+        back = array.squeeze(1 + self._place(array.ndim - 2, f"shape {array.shape[1:]}"))
+        return Dataset(back, data.y) if self._side == "x" else Dataset(data.x, back)
+
     def _expanded(self, array: Array) -> Array:
         return np.expand_dims(array, 1 + self._place(array.ndim - 1, f"shape {array.shape[1:]}"))
 
@@ -61,15 +67,8 @@ class ExpansionStep:
         return self._axis % (rank + 1)
 
 
-class Expansion:
+class Expansion(StepPlugin):
     """A new axis of size 1 in every example (``expansion``)."""
 
-    @hookimpl
-    def locex_config_model(self) -> type[PluginConfig]:
-        """Return `ExpansionConfig`."""
-        return ExpansionConfig
-
-    @hookimpl
-    def locex_create_transform(self, config: ExpansionConfig) -> Transform:
-        """Return a step of the pipeline."""
-        return ExpansionStep(config)
+    config_model = ExpansionConfig
+    step = ExpansionStep

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from locex.api import Array, Dataset, Needs, Transform
-from locex.hookspecs import hookimpl
+from locex.api import Array, Dataset, Needs
 from locex.schemas.data_format import DataFormat, TensorFormat
 from locex.schemas.plugin import PluginConfig
+from locex_transforms.steps.plugin import StepPlugin
+from locex_transforms.steps.side import NUMBERS
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 FLOAT32_TINY = float(np.finfo(np.float32).tiny)
-NUMBERS = "biuf"  # NumPy's kinds: bool, int, uint, float
 
 
 class BasicNormConfig(PluginConfig):
@@ -68,6 +68,12 @@ class BasicNormStep:
         kinds = {kind: self._scaled(kind, tensor) for kind, tensor in data_format.x.data_types.items()}
         return data_format.model_copy(update={"x": data_format.x.model_copy(update={"data_types": kinds})})
 
+    def inverse_data(self, data: Dataset) -> Dataset:
+        """Return ``x`` as it was before, as float32 and to within it."""
+        rank = data.x.ndim - 1
+        mean, std = (self._along(values, rank, np.dtype(np.float64)) for values in (self._mean, self._std))
+        return Dataset((data.x * std + mean).astype(np.float32), data.y)
+
     def _along(self, values: Array, rank: int, dtype: np.dtype[Any]) -> Array:
         shape = [1] * rank
         if len(values) > 1:
@@ -87,15 +93,8 @@ class BasicNormStep:
         return tensor.model_copy(update={"dtype": "float32", "normalized": True})
 
 
-class BasicNorm:
+class BasicNorm(StepPlugin):
     """(x - mean) / std, as float32 (``basic_norm``)."""
 
-    @hookimpl
-    def locex_config_model(self) -> type[PluginConfig]:
-        """Return `BasicNormConfig`."""
-        return BasicNormConfig
-
-    @hookimpl
-    def locex_create_transform(self, config: BasicNormConfig) -> Transform:
-        """Return a step of the pipeline."""
-        return BasicNormStep(config)
+    config_model = BasicNormConfig
+    step = BasicNormStep

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from locex.api import Array, Dataset, Needs, Transform
-from locex.hookspecs import hookimpl
+from locex.api import Array, Dataset, Needs
 from locex.schemas.data_format import DataFormat, SideFormat
 from locex.schemas.plugin import PluginConfig
+from locex_transforms.steps.plugin import StepPlugin
 
 INDICES = "biu"  # NumPy's kinds: bool, int, uint
 
@@ -50,6 +50,10 @@ class CategoricalStep:
         encoded = tensor.model_copy(update={"size": [self._categories], "dtype": "float32"})
         return data_format.model_copy(update={"y": SideFormat(data_types={"categorical": encoded})})
 
+    def inverse_data(self, data: Dataset) -> Dataset:
+        """Return the indices, int64 of shape (n,)."""
+        return Dataset(data.x, data.y.argmax(1).astype(np.int64, copy=False))
+
     def _indices(self, y: Array) -> Array:
         if y.dtype.kind not in INDICES or y.shape not in {(len(y),), (len(y), 1)}:
             raise ValueError(f"categorical needs integer y of shape (n,) or (n, 1), got {y.dtype} of shape {y.shape}")
@@ -64,15 +68,8 @@ class CategoricalStep:
         return indices.astype(np.intp)
 
 
-class Categorical:
+class Categorical(StepPlugin):
     """One-hot targets from class indices (``categorical``)."""
 
-    @hookimpl
-    def locex_config_model(self) -> type[PluginConfig]:
-        """Return `CategoricalConfig`."""
-        return CategoricalConfig
-
-    @hookimpl
-    def locex_create_transform(self, config: CategoricalConfig) -> Transform:
-        """Return a step of the pipeline."""
-        return CategoricalStep(config)
+    config_model = CategoricalConfig
+    step = CategoricalStep
