@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
+import warnings
+import zipfile
 from importlib.metadata import entry_points
 
 import numpy as np
@@ -13,8 +17,15 @@ from locex.schemas.job import TrainConfig
 from locex.schemas.model import ModelMetadata
 
 
+@functools.cache  # reading all installed metadata takes 20 ms
 def plugin(kind, name):
     (entry,) = entry_points(group=f"locex.{kind}", name=f"pytorch.{name}")
+    return entry.load()()
+
+
+@functools.cache
+def the_builder():
+    (entry,) = entry_points(group="locex.builder", name="pytorch")
     return entry.load()()
 
 
@@ -44,9 +55,44 @@ def blobs(size=(8,), classes=3, examples=90, seed=0):
     return Dataset((centres[y] + random.normal(scale=0.3, size=(examples, *size))).astype(np.float32), y)
 
 
+def passing(units):
+    """An architecture whose outputs are its inputs until it is trained."""
+
+    def create(name, fields, seed):
+        import torch
+
+        model = torch.nn.Linear(units, units)
+        with torch.no_grad():
+            model.weight.copy_(torch.eye(units))
+            model.bias.zero_()
+        return model
+
+    return create
+
+
+def export(module, path, example=None, dynamic=True):
+    """Write a program as torch.export does."""
+    import torch
+
+    example = torch.zeros(2, 8) if example is None else example
+    shapes = ({0: torch.export.Dim("batch")},) if dynamic else None
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of LSTM's flat weights
+        torch.export.save(torch.export.export(module, (example,), dynamic_shapes=shapes), path)
+    return path
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """An artefact without weights: the architecture that the test gives makes them."""
+    manifest = {"format": "architecture", "library": "pytorch", "architecture": "any"}
+    with zipfile.ZipFile(tmp_path / "bare.zip", "w") as archive:
+        archive.writestr("manifest.json", json.dumps(manifest))
+    return tmp_path / "bare.zip"
+
+
 @pytest.fixture
 def make_context():
-    def make(path, *, train=None, test=None, **fields):
+    def make(path, *, train=None, test=None, augment=None, **fields):
         train = blobs() if train is None else train
         test = blobs(examples=40, seed=5) if test is None else test
         data_format = DataFormat.of({"any": {"size": list(train.x.shape[1:])}}, {"any": {"size": []}})
@@ -65,7 +111,7 @@ def make_context():
             "threads": 1,
             "seed": 7,
         }
-        data = LocalData(train, test, data_format)
+        data = LocalData(train, test, data_format, augment)
         return BuildContext(artefact=artefact, data=data, **(defaults | fields))
 
     return make
@@ -73,10 +119,10 @@ def make_context():
 
 @pytest.fixture
 def make_session(make_context):
-    def make(path, *, loss="categorical_crossentropy", metrics=("accuracy",), **fields):
-        (entry,) = entry_points(group="locex.builder", name="pytorch")
-        builder = entry.load()()
-        config = validate(builder.locex_config_model(), {"eval_func": loss, "eval_metrics": list(metrics)})
+    def make(path, *, loss="categorical_crossentropy", metrics=("accuracy",), options=None, **fields):
+        builder = the_builder()
+        given = {"eval_func": loss, "eval_metrics": list(metrics), **(options or {})}
+        config = validate(builder.locex_config_model(), given)
         return builder.locex_create_builder(config, make_context(path, **fields))
 
     return make
@@ -91,7 +137,7 @@ def mlp(tmp_path):
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def kit():
     """The plain functions above, for tests (test folders are no packages)."""
 
@@ -101,5 +147,7 @@ def kit():
         scheduler = staticmethod(scheduler)
         architecture = staticmethod(architecture)
         blobs = staticmethod(blobs)
+        passing = staticmethod(passing)
+        export = staticmethod(export)
 
     return Kit

@@ -1,100 +1,31 @@
 from __future__ import annotations
 
-import inspect
-import logging
+import re
 import subprocess
 import sys
+from importlib.metadata import entry_points
+from pathlib import Path
 
 import numpy as np
 import pluggy
 import pytest
 import torch
-from jsonschema import Draft202012Validator
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from locex import hookspecs
-from locex.errors import InvalidConfiguration
-from locex.schemas.base import schema_of, validate
-
-OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
-SCHEDULERS = {"steplr": torch.optim.lr_scheduler.StepLR}
-
-
-def arguments(kind):
-    signature = inspect.signature(kind.__init__).parameters.values()
-    return {p.name: p.default for p in signature if p.name not in {"self", "params", "optimizer"}}
-
-
-def defaults(model):
-    return {
-        name: inspect.Parameter.empty if field.is_required() else field.default
-        for name, field in model.model_fields.items()
-    }
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_an_optimizer_takes_what_torch_takes(name, kit):
-    assert defaults(kit.plugin("optimizer", name).locex_config_model()) == arguments(OPTIMIZERS[name])
-
-
-@pytest.mark.parametrize("name", SCHEDULERS)
-def test_a_scheduler_takes_what_torch_takes(name, kit):
-    fields = defaults(kit.plugin("scheduler", name).locex_config_model())
-    assert fields.pop("verbose") is False
-    assert fields == arguments(SCHEDULERS[name])
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_field_reaches_the_optimizer(name, kit):
-    weight = torch.nn.Parameter(torch.zeros(2))
-    made = kit.optimizer(name, lr="0.25", weight_decay="0.5", maximize="True")([weight])
-    assert type(made) is OPTIMIZERS[name]
-    assert (made.defaults["lr"], made.defaults["weight_decay"], made.defaults["maximize"]) == (0.25, 0.5, True)
-
-
-def test_strings_and_both_names_of_the_learning_rate(kit):
-    model = kit.plugin("optimizer", "adam").locex_config_model()
-    given = {"learning_rate": "0.005", "amsgrad": "True", "betas": ["0.8", "0.99"], "eps": None}
-    config = validate(model, given)
-    assert (config.lr, config.amsgrad, config.betas, config.eps) == (0.005, True, (0.8, 0.99), 1e-8)
-    assert validate(model, {"lr": 0.1}).lr == 0.1
-    published = Draft202012Validator(schema_of(model))
-    assert not list(published.iter_errors({key: value for key, value in given.items() if value is not None}))
-
-
-@pytest.mark.parametrize(
-    "fields", [{"rho": 1}, {"lr": 0}, {"lr": "nan"}, {"betas": [0.9]}, {"betas": [0.9, 1.0]}, {"weight_decay": -1}]
-)
-def test_wrong_fields_are_refused(fields, kit):
-    with pytest.raises(InvalidConfiguration, match=next(iter(fields))):
-        kit.optimizer("adam", **fields)
-
-
-def test_a_combination_that_torch_refuses_is_explained(kit):
-    with pytest.raises(InvalidConfiguration, match="Nesterov") as caught:
-        kit.optimizer("sgd", nesterov=True)([torch.nn.Parameter(torch.zeros(2))])
-    assert caught.value.errors[0]["path"] == "/optimizer_config"
-
-
-def test_verbose_is_told_in_the_log(kit, caplog):
-    optimizer = kit.optimizer()([torch.nn.Parameter(torch.zeros(2))])
-    with caplog.at_level(logging.INFO):
-        kit.scheduler(step_size="2", verbose="True")(optimizer)
-    assert "StepLR" in caplog.text
-
-
-def test_a_scheduler_may_start_at_a_later_epoch(kit):
-    optimizer = kit.optimizer(lr=1)([torch.nn.Parameter(torch.zeros(2))])
-    assert kit.scheduler(step_size=2, last_epoch=3)(optimizer).last_epoch == 4
+from locex.errors import InvalidConfiguration, InvalidModel
 
 
 def test_every_plugin_fits_the_hooks(kit):
-    for kind, name in (
-        ("architecture", "cnn"),
-        ("architecture", "mlp"),
-        ("optimizer", "sgd"),
-        ("optimizer", "adam"),
-        ("scheduler", "steplr"),
-    ):
+    found = {
+        (kind, entry.name.removeprefix("pytorch."))
+        for kind in ("architecture", "optimizer", "scheduler")
+        for entry in entry_points(group=f"locex.{kind}")
+        if entry.name.startswith("pytorch.") and entry.dist.name == "locex-torch-builder"
+    }
+    assert len(found) == 2 + 13 + 14
+    for kind, name in sorted(found):
         manager = pluggy.PluginManager("locex")
         manager.add_hookspecs(hookspecs)
         manager.register(kit.plugin(kind, name))
@@ -102,6 +33,26 @@ def test_every_plugin_fits_the_hooks(kit):
         model = manager.hook.locex_config_model()
         assert all(field.description for field in model.model_fields.values())
         assert getattr(manager.hook, f"locex_create_{kind}").get_hookimpls()
+
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+EVERYWHERE = {"lr", "differentiable", "last_epoch", "verbose"}
+
+
+@pytest.mark.parametrize(("kind", "heading"), [("optimizer", "## Optimizers"), ("scheduler", "## Schedulers")])
+def test_the_readme_names_every_field(kind, heading, kit):
+    table = README.split(heading)[1].split("\n## ")[0]
+    rows = [line.split(" | ", 1) for line in table.splitlines() if line.startswith("| `")]
+    told = {name: set(re.findall(r"`(\w+)`", cells)) for names, cells in rows for name in re.findall(r"`(\w+)`", names)}
+    entries = {
+        entry.name.removeprefix("pytorch.")
+        for entry in entry_points(group=f"locex.{kind}")
+        if entry.dist.name == "locex-torch-builder"
+    }
+    assert told.keys() == entries
+    for name in entries:
+        fields = {*kit.plugin(kind, name).locex_config_model().model_fields}
+        assert fields - EVERYWHERE <= told[name], name
 
 
 def test_entry_points_import_no_framework():
@@ -164,6 +115,29 @@ def test_weights_come_from_the_seed_alone(kit):
 def test_impossible_architectures_are_refused(name, fields, message, kit):
     with pytest.raises(InvalidConfiguration, match=message):
         kit.architecture(name, fields)
+
+
+numbers = st.one_of(
+    st.integers(-1, 12), st.integers(), st.floats(0, 1), st.sampled_from(["2", "0.5", "relu", "x", ""]), st.none()
+)
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp"])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_architecture_is_made_or_refused(name, data, kit):
+    fields = {"input_size": [8, 8], "num_classes": 3} if data.draw(st.booleans()) else {}
+    keys = st.sampled_from([*kit.plugin("architecture", name).locex_config_model().model_fields, "unknown"])
+    fields |= data.draw(st.dictionaries(keys, numbers | st.lists(numbers, max_size=3), max_size=3))
+    try:
+        model = kit.architecture(name, fields)
+    except (InvalidConfiguration, InvalidModel) as error:
+        assert error.message  # noqa: PT017 -- a model is as good an answer
+        return
+    assert fields.get("unknown") is None
+    if sum(weight.numel() for weight in model.parameters()) < 10**6:
+        outputs = model.eval()(torch.zeros(2, *model.signature.input.size))
+        assert outputs.shape[1:] == model.signature.output.size
 
 
 def test_two_classes_share_a_unit_only_if_asked_to(kit):

@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-import json
 from itertools import chain
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 
 from locex.api import Dataset, Stopped
 from locex.errors import DataUnavailable, FormatMismatch, InvalidConfiguration, InvalidModel, LocexError
-from locex.schemas.job import TrainConfig, WarmupConfig
+from locex.schemas.job import TrainConfig
 from locex_torch_builder.artefact import write_architecture
 from locex_torch_builder.batches import BatchPlan
 
@@ -55,94 +52,6 @@ def test_evaluation_tells_the_mean_over_examples(mlp, make_session, kit):
     told = session.evaluate(CONFIG)
     assert told.loss == pytest.approx(float(torch.nn.functional.cross_entropy(outputs, targets)), rel=1e-5)
     assert told.metrics["accuracy"] == pytest.approx(float((outputs.argmax(1) == targets).float().mean()))
-
-
-@pytest.mark.parametrize(
-    "loss",
-    [None, "categorical_crossentropy", "sparse_categorical_crossentropy", "cross_entropy", "crossentropy"],
-)
-def test_an_index_and_a_one_hot_row_train_alike(loss, mlp, make_session, kit):
-    index, rows = kit.blobs(), encoded(kit.blobs(), 3)
-    column = Dataset(index.x, index.y[:, None].astype(np.float64))
-    results = []
-    for train in (index, rows, column):
-        session = make_session(mlp, loss=loss, train=train)
-        session.fit(CONFIG, server_round=1)
-        results.append(session.get_parameters())
-    assert same(results[0], results[1])
-    assert same(results[0], results[2])
-
-
-def test_class_probabilities_are_targets_too(mlp, make_session, kit):
-    rows = encoded(kit.blobs(), 3)
-    session = make_session(mlp, train=Dataset(rows.x, 0.7 * rows.y + 0.1))
-    assert session.fit(CONFIG, server_round=1).metrics["accuracy"] > 0.5
-
-
-@pytest.mark.parametrize("loss", ["binary_crossentropy", "bce"])
-def test_two_classes_train_one_unit(loss, tmp_path, make_session, kit):
-    path = write(tmp_path / "m.zip", num_classes=2, outputs=1)
-    index = kit.blobs(classes=2)
-    targets = (index.y, index.y[:, None], np.eye(2)[index.y])
-    results = []
-    for y in targets:
-        session = make_session(path, loss=loss, train=Dataset(index.x, y), test=Dataset(index.x, y))
-        session.fit(TrainConfig(batch_size=16, epochs=4), server_round=1)
-        results.append(session.get_parameters())
-        assert session.evaluate(CONFIG).metrics["accuracy"] > 0.95
-    assert same(results[0], results[1])
-    assert same(results[0], results[2])
-
-
-@pytest.mark.parametrize("loss", ["mse", "mean_squared_error"])
-def test_regression(loss, tmp_path, make_session, kit):
-    path = write(tmp_path / "m.zip", outputs=1)
-    x = kit.blobs().x
-    train = Dataset(x, x.sum(1).astype(np.float64))
-    session = make_session(
-        path, loss=loss, metrics=("loss",), train=train, test=train, optimizer=kit.optimizer(lr=0.01)
-    )
-    before = session.evaluate(CONFIG).loss
-    assert set(session.fit(CONFIG, server_round=1).metrics) == {"loss"}
-    assert session.evaluate(CONFIG).loss < before / 2
-
-
-@pytest.mark.parametrize(
-    ("fields", "path", "message"),
-    [
-        ({"loss": "hinge"}, "/eval_func", "'categorical_crossentropy', 'sparse_categorical_crossentropy'"),
-        ({"metrics": ("f1",)}, "/eval_metrics/0", "'accuracy' or 'loss'"),
-        ({"loss": "mse"}, "/eval_metrics", "accuracy needs"),
-    ],
-)
-def test_unknown_names_are_refused_with_the_known(fields, path, message, mlp, make_session):
-    with pytest.raises(InvalidConfiguration, match=message) as caught:
-        make_session(mlp, **fields)
-    assert caught.value.errors[0]["path"] == path
-
-
-def test_cross_entropy_needs_a_unit_for_each_class(tmp_path, make_session):
-    with pytest.raises(InvalidConfiguration, match="one unit") as caught:
-        make_session(write(tmp_path / "m.zip", outputs=1))
-    assert caught.value.errors[0]["path"] == "/eval_func"
-
-
-@pytest.mark.parametrize(
-    ("x", "y", "fields"),
-    [
-        ((9,), np.zeros(6, int), {}),
-        ((8,), np.full(6, 3), {}),
-        ((8,), np.full(6, 0.5), {}),
-        ((8,), np.zeros((6, 4)), {}),
-        ((8,), np.zeros(5, int), {}),
-        ((8,), np.zeros(6), {"loss": "mse", "metrics": ()}),
-        ((8,), np.full((6, 3), 2.0), {"loss": "bce"}),
-    ],
-)
-def test_data_that_does_not_fit_is_refused(x, y, fields, mlp, make_session):
-    with pytest.raises(FormatMismatch) as caught:
-        make_session(mlp, train=Dataset(np.zeros((6, *x)), y), **fields)
-    assert caught.value.remedy
 
 
 def test_without_data_nothing_is_trained(mlp, make_session):
@@ -251,142 +160,209 @@ def test_fedprox_adds_the_gradient_of_its_term(mlp, make_session, kit):
         np.testing.assert_allclose(session.get_parameters()[name], weight.numpy(), atol=1e-5)
 
 
-class Rates:
-    """Notes the learning rate of every step."""
-
-    def __init__(self, factory):
-        self.seen = []
-        self._factory = factory
-
-    def __call__(self, parameters):
-        optimizer = self._factory(parameters)
-        optimizer.register_step_pre_hook(lambda made, *_: self.seen.append(made.param_groups[0]["lr"]))
-        return optimizer
-
-
-def rates(mlp, make_session, kit, entries, **fields):
-    noted = Rates(kit.optimizer(lr=0.1))
-    session = make_session(mlp, optimizer=noted, train=kit.blobs(examples=32), config=entries[0], **fields)
-    for server_round, entry in enumerate(entries, start=1):
-        session.fit(entry, server_round=server_round)
-    return noted.seen
-
-
-def test_the_scheduler_steps_by_epoch_across_rounds(mlp, make_session, kit):
-    entries = [TrainConfig(batch_size=16, epochs=1)] * 4
-    seen = rates(mlp, make_session, kit, entries, scheduler=kit.scheduler(step_size=2, gamma=0.5))
-    assert seen == pytest.approx([0.1] * 4 + [0.05] * 4)
-
-
-def test_warm_up_by_steps_then_its_scheduler(mlp, make_session, kit):
-    entries = [TrainConfig(batch_size=16, epochs=1)] * 6
-    seen = rates(
-        mlp,
-        make_session,
-        kit,
-        entries,
-        warmup=WarmupConfig(warmup_iters=4, warmup_factor=0.2),
-        warmup_scheduler=kit.scheduler(step_size=2, gamma=0.5),
-        scheduler=kit.scheduler(step_size=1, gamma=0.1),
-    )
-    assert seen == pytest.approx([0.02, 0.04, 0.06, 0.08] + [0.1] * 4 + [0.05] * 4)
-    assert seen[4] == 0.1
-
-
-def test_warm_up_by_epochs_then_the_job_s_scheduler(mlp, make_session, kit):
-    entries = [TrainConfig(batch_size=16, epochs=1)] * 4
-    warmup = WarmupConfig(scheduler="linear", warmup_epochs=2, warmup_factor=0.5)
-    seen = rates(mlp, make_session, kit, entries, warmup=warmup, scheduler=kit.scheduler(step_size=1, gamma=0.5))
-    assert seen == pytest.approx([0.05] * 2 + [0.075] * 2 + [0.1] * 2 + [0.05] * 2)
-
-
-def test_another_entry_s_learning_rate_is_followed(mlp, make_session, kit):
-    # the first entry's rate was injected by the caller, if at all: the optimizer's own 0.1 stands
-    entries = [TrainConfig(batch_size=16, learning_rate=rate) for rate in (0.3, None, 0.3, 0.2, 0.2)]
-    assert rates(mlp, make_session, kit, entries) == [0.1] * 6 + [0.2] * 4
-    seen = rates(mlp, make_session, kit, entries, scheduler=kit.scheduler(step_size=1, gamma=0.5))
-    assert seen == pytest.approx([0.1] * 2 + [0.05] * 2 + [0.025] * 2 + [0.025] * 2 + [0.0125] * 2)
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "architecture"), [("sgd", "mlp"), ("adam", "cnn"), ("fused", "cnn"), ("amsgrad", "mlp")]
-)
-def test_a_restored_training_goes_on_bit_equal(optimizer, architecture, tmp_path, make_session, kit):
-    size = (8,) if architecture == "mlp" else (3, 8, 8)
-    config = {"input_size": list(size), "num_classes": 3, "dropout": 0.2}
-    write_architecture(tmp_path / "m.zip", architecture=architecture, config=config)
-    chosen = {
-        "sgd": kit.optimizer("sgd", lr=0.1, momentum=0.9),
-        "adam": kit.optimizer("adam", lr=0.01),
-        "fused": kit.optimizer("adam", lr=0.01, fused=True),
-        "amsgrad": kit.optimizer("adam", lr=0.01, amsgrad=True, betas=[0.8, 0.9]),
-    }[optimizer]
-    data = kit.blobs(size=size)
-
-    def session():
-        return make_session(
-            tmp_path / "m.zip",
-            train=data,
-            test=data,
-            optimizer=chosen,
-            warmup=WarmupConfig(warmup_iters=15),
-            warmup_scheduler=kit.scheduler(step_size=1, gamma=0.9),
-        )
-
-    whole = session()
-    for server_round in (1, 2):
-        whole.fit(CONFIG, server_round=server_round)
-        whole.evaluate(CONFIG)
-    whole.save_state(tmp_path / "state")
-    parameters = whole.get_parameters()
-    torch.manual_seed(12345)
-    resumed = session()
-    resumed.load_state(tmp_path / "state")
-    resumed.set_parameters(parameters)
-    for server_round in (3, 4):
-        told = [each.fit(CONFIG, server_round=server_round) for each in (whole, resumed)]
-        assert told[0] == told[1]
-        assert same(whole.get_parameters(), resumed.get_parameters())
-
-
-def test_warm_up_is_resumed_where_it_was(mlp, tmp_path, make_session, kit):
-    warmup = WarmupConfig(warmup_epochs=4, warmup_factor=0.5)
-    config = TrainConfig(batch_size=90)
-    noted = [Rates(kit.optimizer(lr=0.1)) for _ in range(2)]
-    first, second = (make_session(mlp, optimizer=each, warmup=warmup) for each in noted)
-    first.fit(config, server_round=1)
-    first.save_state(tmp_path)
-    second.load_state(tmp_path)
-    for server_round in range(2, 7):
-        second.fit(config, server_round=server_round)
-    assert noted[0].seen + noted[1].seen == pytest.approx([0.05, 0.0625, 0.075, 0.0875, 0.1, 0.1])
-
-
-def test_a_state_of_another_kind_is_refused(mlp, tmp_path, make_session, kit):
-    session = make_session(mlp)
-    session.fit(CONFIG, server_round=1)
-    session.save_state(tmp_path)
-    with pytest.raises(LocexError, match="of SGD, the job has Adam"):
-        make_session(mlp, optimizer=kit.optimizer("adam")).load_state(tmp_path)
-    (path,) = tmp_path.glob("*.safetensors")
-    with safe_open(path, framework="pt") as file:
-        content = json.loads(file.metadata()["state"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not a mapping
-    content["version"] = "9.1.0"
-    safetensors.torch.save_file(tensors, path, metadata={"state": json.dumps(content)})
-    with pytest.raises(LocexError, match=r"locex-torch-builder 9\.1\.0, installed is 1\.") as caught:
-        session.load_state(tmp_path)
-    assert caught.value.error_code == "state-incompatible"
-    path.write_bytes(b"")
-    with pytest.raises(SafetensorError):
-        session.load_state(tmp_path)
-
-
-def test_a_model_without_parameters_is_refused(tmp_path, make_context, kit, mlp):
-    from locex_torch_builder.session import PytorchSession
-
+def test_a_model_without_parameters_is_refused(make_session, kit, mlp):
     def frozen(name, fields, seed):
         return kit.architecture(name, fields, seed).requires_grad_(requires_grad=False)
 
     with pytest.raises(InvalidModel, match="no parameters to train"):
-        PytorchSession(make_context(mlp, architecture=frozen), "cross_entropy", [])
+        make_session(mlp, architecture=frozen)
+
+
+def test_a_model_that_gives_no_tensor_is_refused(make_session, bare):
+    class Pair(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x), x
+
+    with pytest.raises(InvalidModel, match="no single tensor"):
+        make_session(bare, architecture=lambda *_: Pair(8, 3))
+
+
+@pytest.mark.parametrize("layer", [torch.nn.BatchNorm2d(8), torch.nn.Embedding(5, 5), torch.nn.Linear(9, 3)])
+def test_inputs_that_a_layer_does_not_take_are_refused(layer, make_session, bare):
+    with pytest.raises(FormatMismatch, match="does not take inputs of size"):
+        make_session(bare, architecture=lambda *_: layer)
+
+
+def test_the_lack_of_a_gpu_s_memory_is_no_wrong_model(make_session, bare):
+    class Large(torch.nn.Linear):
+        def forward(self, x):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nand a long story")
+
+    with pytest.raises(MemoryError, match=r"^CUDA out of memory"):
+        make_session(bare, architecture=lambda *_: Large(8, 3))
+
+
+def test_weights_that_no_array_holds_are_refused(make_session, bare):
+    with pytest.raises(InvalidModel, match=r"weight is of type torch\.bfloat16") as caught:
+        make_session(bare, architecture=lambda *_: torch.nn.Linear(8, 3, dtype=torch.bfloat16))
+    assert "float32" in caught.value.remedy
+
+
+class Flat(torch.nn.Module):
+    """Flattens with view, as many published models do; that takes no channels last."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution = torch.nn.Conv2d(2, 4, 3)
+        self.output = torch.nn.Linear(64, 3)
+
+    def forward(self, x):
+        x = self.convolution(x).relu()
+        return self.output(x.view(x.size(0), -1))
+
+
+def test_a_model_that_views_its_tensors_is_trained(make_session, bare, kit):
+    images = kit.blobs(size=(2, 6, 6))
+    session = make_session(bare, architecture=lambda *_: Flat(), train=images, test=images)
+    session.fit(TrainConfig(batch_size=16, epochs=4), server_round=1)
+    assert session.evaluate(CONFIG).metrics["accuracy"] > 0.95
+
+
+def by_hand(make_optimizer, session, train, kit, steps):
+    """Train the mlp of a session on whole batches with PyTorch alone."""
+    model = kit.architecture("mlp", {"input_size": [8], "hidden": [16], "num_classes": 3})
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in session.get_parameters().items()})
+    optimizer = make_optimizer(model.parameters())
+    for _ in range(steps):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(torch.from_numpy(train.x)), torch.from_numpy(train.y)).backward()
+        optimizer.step()
+    return model.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [("Adam", "fused"), ("AdamW", "fused")]
+    + [(name, "foreach") for name in ("SGD", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop")],
+)
+def test_the_fast_way_to_update_trains_the_same(name, way, mlp, make_session, kit):
+    train = kit.blobs(examples=16)
+    # in one batch the order of examples only changes the order of sums
+    session = make_session(mlp, train=train, optimizer=getattr(torch.optim, name))
+    assert all(group[way] for group in session._optimizer.param_groups)
+    plain = by_hand(lambda parameters: getattr(torch.optim, name)(parameters, foreach=False), session, train, kit, 5)
+    session.fit(TrainConfig(batch_size=16, epochs=5), server_round=1)
+    for key, weight in session.get_parameters().items():
+        np.testing.assert_allclose(weight, plain[key].numpy(), atol=1e-5)
+
+
+def test_the_way_to_update_that_a_job_names_is_kept(mlp, make_session, kit):
+    for fields, foreach, fused in (({"foreach": "False"}, False, None), ({"fused": "False"}, None, False)):
+        (group,) = make_session(mlp, optimizer=kit.optimizer("adam", **fields))._optimizer.param_groups
+        assert (group["foreach"], group["fused"]) == (foreach, fused)
+
+
+def lbfgs(**fields):
+    return lambda parameters: torch.optim.LBFGS(parameters, line_search_fn="strong_wolfe", **fields)
+
+
+def test_lbfgs_evaluates_through_its_closure(mlp, make_session, kit):
+    train = kit.blobs(examples=60)
+    session = make_session(mlp, train=train, optimizer=lbfgs())
+    before = session.evaluate(CONFIG)
+    told = session.fit(TrainConfig(batch_size=60, epochs=3), server_round=1)
+    assert told.examples == 60
+    assert told.metrics["loss"] < before.loss / 100
+    assert session.evaluate(CONFIG).metrics["accuracy"] == 1.0
+
+
+def test_lbfgs_minimizes_fedproxs_term_too(mlp, make_session, kit):
+    def distance(mu):
+        session = make_session(mlp, train=kit.blobs(examples=60), optimizer=lbfgs())
+        before = session.get_parameters()
+        told = session.fit(TrainConfig(batch_size=60, epochs=3), server_round=1, proximal_mu=mu)
+        after = session.get_parameters()
+        return told.metrics["loss"], sum(float(np.square(after[name] - before[name]).sum()) for name in before)
+
+    (free, far), (held, near) = distance(0.0), distance(2.0)
+    assert near < 0.1 * far
+    assert held > free
+
+
+def test_sparse_gradients_are_neither_pulled_nor_clipped(make_session, bare, kit):
+    words = Dataset(np.arange(12).reshape(12, 1) % 5, np.arange(12) % 5)
+
+    def embedding(*_):
+        return torch.nn.Sequential(torch.nn.Embedding(5, 5, sparse=True), torch.nn.Flatten())
+
+    fields = {"architecture": embedding, "train": words, "test": words}
+    session = make_session(bare, optimizer=lambda p: torch.optim.SparseAdam(p, lr=0.1), **fields)
+    session.fit(TrainConfig(batch_size=4, epochs=20), server_round=1)
+    assert session.evaluate(CONFIG).metrics["accuracy"] == 1.0
+    with pytest.raises(InvalidConfiguration, match="FedProx") as caught:
+        session.fit(CONFIG, server_round=2, proximal_mu=0.1)
+    assert "proximal_mu" in caught.value.remedy
+    for option in ("gradient_clip_norm", "gradient_clip_value"):
+        with pytest.raises(InvalidConfiguration, match="sparse, which clipping"):
+            make_session(bare, options={option: 1}, **fields).fit(CONFIG, server_round=1)
+
+
+class Plateau:
+    """A scheduler plugin's product that notes what it is told."""
+
+    def __init__(self, monitor):
+        self.monitor = monitor
+        self.seen = []
+
+    def __call__(self, optimizer):
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
+        scheduler.monitor = self.monitor
+        step = scheduler.step
+        scheduler.step = lambda value: (self.seen.append(value), step(value))
+        return scheduler
+
+
+@pytest.mark.parametrize("monitor", ["loss", "accuracy", "val_loss", "val_accuracy"])
+def test_a_monitored_metric_is_told_after_every_epoch(monitor, mlp, make_session):
+    plateau = Plateau(monitor)
+    session = make_session(mlp, scheduler=plateau)
+    told = session.fit(TrainConfig(batch_size=16, epochs=3), server_round=1)
+    names = {"loss", "accuracy"} | ({"val_loss", "val_accuracy"} if monitor.startswith("val_") else set())
+    assert set(told.metrics) == names
+    assert len(plateau.seen) == 3
+    assert plateau.seen[-1] == told.metrics[monitor]
+    if monitor.startswith("val_"):
+        found = session.evaluate(CONFIG)
+        assert told.metrics["val_loss"] == pytest.approx(found.loss)
+        assert told.metrics["val_accuracy"] == pytest.approx(found.metrics["accuracy"])
+
+
+def test_a_monitored_metric_does_not_change_training(mlp, make_session):
+    results = []
+    for monitor in ("loss", "val_loss"):
+        plateau = Plateau(monitor)
+        session = make_session(mlp, scheduler=plateau)
+        session.fit(TrainConfig(batch_size=16, epochs=2), server_round=1)
+        results.append(session.get_parameters())
+    assert same(*results)
+
+
+@pytest.mark.parametrize(("monitor", "test"), [("f1", None), ("val_recall", None), ("val_loss", 0)])
+def test_what_cannot_be_monitored_is_refused(monitor, test, mlp, make_session):
+    data = None if test is None else Dataset(np.zeros((0, 8)), np.zeros(0, int))
+    with pytest.raises(InvalidConfiguration, match=f"no metric '{monitor}'") as caught:
+        make_session(mlp, scheduler=Plateau(monitor), test=data)
+    assert caught.value.errors[0]["path"] == "/scheduler_config/monitor"
+
+
+def test_entries_of_the_configuration_train_as_they_say(mlp, make_session):
+    session = make_session(mlp)
+    entries = [
+        TrainConfig(config_id="small", batch_size=8, steps_per_epoch=3),
+        TrainConfig(config_id="large", batch_size=45, epochs=2),
+        TrainConfig(batch_size=1000),
+    ]
+    assert [session.fit(entry, server_round=i).examples for i, entry in enumerate(entries, 1)] == [24, 90, 90]
+
+
+def test_an_exported_program_is_trained(tmp_path, make_session, kit):
+    model = kit.architecture("cnn", {"input_size": [2, 6, 6], "num_classes": 3, "dropout": 0.1, "batch_norm": True})
+    dynamic = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(model.train(), (torch.zeros(2, 2, 6, 6),), dynamic_shapes=dynamic)
+    torch.export.save(program, tmp_path / "m.pt2")
+    images = kit.blobs(size=(2, 6, 6))
+    session = make_session(tmp_path / "m.pt2", train=images, test=images, scheduler=Plateau("val_accuracy"))
+    told = session.fit(TrainConfig(batch_size=16, epochs=4), server_round=1)
+    assert told.metrics["val_accuracy"] > 0.9
+    assert session.evaluate(CONFIG) == session.evaluate(CONFIG)

@@ -1,9 +1,8 @@
-"""Which examples each step trains on: indices into tensors in memory, the same for the same seed, round and epoch."""
+"""Which examples each step trains on: indices, the same for the same seed, round and epoch."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,17 +12,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from locex.api import Array
     from locex.schemas.job import TrainConfig
-
-
-def as_tensor(array: Array) -> Tensor:
-    """Return the array as a tensor that shares its memory where possible; float64 becomes float32."""
-    contiguous = np.ascontiguousarray(array, dtype=np.float32 if array.dtype == np.float64 else None)
-    with warnings.catch_warnings():  # memory-mapped data is read-only, and never written here
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        # reshape: ascontiguousarray makes scalars one-dimensional
-        return torch.from_numpy(contiguous.reshape(array.shape))
 
 
 class BatchPlan:
@@ -51,6 +40,10 @@ class BatchPlan:
                 self._order = torch.randperm(self._examples, generator=generator)
             yield self._order[position * self._batch_size : (position + 1) * self._batch_size]
 
+    def generator(self, epoch: int, step: int) -> np.random.Generator:
+        """Return the generator of the draws that augment the batch of a step of an epoch."""
+        return np.random.default_rng((*self._seeds, epoch, step))
+
 
 def derived_seed(*parts: int) -> int:
     """Return a seed that differs wherever one of the parts does."""
@@ -58,8 +51,8 @@ def derived_seed(*parts: int) -> int:
 
 
 @contextmanager
-def seeded(*parts: int) -> Iterator[None]:
-    """Draw (dropout …) from a seed inside; the global generator goes on afterwards as if nothing had been drawn."""
-    with torch.random.fork_rng(devices=[]):
+def seeded(device: torch.device, *parts: int) -> Iterator[None]:
+    """Draw (dropout …) from a seed inside; the global generators go on afterwards as if nothing had been drawn."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derived_seed(*parts))
         yield

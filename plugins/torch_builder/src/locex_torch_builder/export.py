@@ -1,52 +1,97 @@
-"""A trained model as files: an artefact that the builder loads again, and ONNX."""
+"""A trained model as files: an artefact that the builder loads again, and what other programs read."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx, nn
 
-from locex_torch_builder.artefact import LoadedModel, write_artefact
+from locex.errors import InvalidConfiguration
+from locex_torch_builder.model import LoadedModel
+from locex_torch_builder.torchscript import quietly
+
+_FILES = {"pt2": "model.pt2", "torchscript": "model.pt", "onnx": "model.onnx"}
+
+
+def require_formats(model: LoadedModel, formats: Sequence[str]) -> None:
+    """Raise `InvalidConfiguration` for a format that this kind of model cannot become; before it is trained."""
+    for position, name in enumerate(formats):
+        if name not in model.formats:
+            message = f"a {model.kind} cannot be exported as {name}; it can as {', '.join(sorted(model.formats))}"
+            raise InvalidConfiguration(
+                message,
+                remedy="choose another export format, or upload the model as a .pt2 or a named architecture",
+                errors=[{"path": f"/export/formats/{position}", "message": message}],
+            )
 
 
 def export_model(model: LoadedModel, example: Tensor, folder: Path, formats: Sequence[str]) -> list[Path]:
-    """Write the artefact, then the further formats; ``example`` is a batch of two inputs."""
+    """Write the artefact, then the further formats, in evaluation mode; ``example`` is a batch of two inputs.
+
+    A model that PyTorch cannot turn into a format is a warning of the job: what was trained is kept.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    model.module.eval()
-    paths = [_write_artefact(model, folder)]
-    if "onnx" in formats:
-        paths.append(folder / "model.onnx")
-        _write_onnx(model.module, example, paths[-1])
+    model.train(False)
+    paths = [model.write(folder)]
+    for name, file in _FILES.items():
+        path = folder / file
+        if name not in formats or path in paths:  # a kind's own format is the artefact itself
+            continue
+        try:
+            with warnings.catch_warnings(action="ignore"):  # the exporters warn of their own deprecations
+                _WRITERS[name](model.module, example, path)
+        except Exception as error:  # noqa: BLE001 -- exporters raise what their many passes raise
+            path.unlink(missing_ok=True)
+            told = str(error).strip().splitlines() or [type(error).__name__]
+            model.warn(f"the model was not exported as {name}: PyTorch says: {told[0][:300]}")
+        else:
+            paths.append(path)
     return paths
 
 
-def _write_artefact(model: LoadedModel, folder: Path) -> Path:
-    if model.manifest is None:
-        path = folder / "model.pt"
-        with warnings.catch_warnings():  # deprecated, and yet the artefact's own format
-            warnings.simplefilter("ignore", DeprecationWarning)
-            torch.jit.save(model.module, path)
-        return path
-    path = folder / "model.zip"
-    # the weights are no longer those drawn from the seed
-    write_artefact(path, model.manifest.model_copy(update={"seed": None}), model.module)
-    return path
+def _exported(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    return torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 
-def _write_onnx(module: torch.nn.Module, example: Tensor, path: Path) -> None:
+def _write_pt2(module: nn.Module, example: Tensor, path: Path) -> None:
+    torch.export.save(_exported(module, example), path)
+
+
+def _write_torchscript(module: nn.Module, example: Tensor, path: Path) -> None:
+    with quietly():
+        try:
+            program = torch.jit.script(_plain(module) if isinstance(module, fx.GraphModule) else module)
+        except Exception:  # noqa: BLE001 -- what the compiler of TorchScript cannot read is traced
+            program = torch.jit.trace(module, (example,))  # type: ignore[no-untyped-call]
+        torch.jit.save(program, path)
+
+
+def _plain(module: fx.GraphModule) -> fx.GraphModule:
+    """Return a graph in the words of TorchScript, which knows neither overloads nor trees of inputs."""
+    graph = fx.Graph()
+    output = graph.graph_copy(module.graph, {})
+    for node in graph.nodes:
+        node.target = getattr(node.target, "overloadpacket", node.target)
+    graph.output(output[0] if isinstance(output, tuple | list) else output)
+    return fx.GraphModule(module, graph)
+
+
+def _write_onnx(module: nn.Module, example: Tensor, path: Path) -> None:
     names: dict[str, Any] = {"input_names": ["input"], "output_names": ["output"]}
-    with warnings.catch_warnings():  # the exporters warn of their own deprecations
-        warnings.simplefilter("ignore")
-        if isinstance(module, torch.jit.ScriptModule):
-            axes = {"input": {0: "batch"}, "output": {0: "batch"}}
-            # torch.export takes no TorchScript
-            torch.onnx.export(module, (example,), path, dynamo=False, dynamic_axes=axes, **names)
-        else:
-            shapes = ({0: torch.export.Dim("batch")},)
-            torch.onnx.export(
-                module, (example,), path, dynamic_shapes=shapes, external_data=False, verbose=False, **names
-            )
+    if isinstance(module, torch.jit.ScriptModule):
+        axes = {"input": {0: "batch"}, "output": {0: "batch"}}
+        # torch.export takes no TorchScript
+        torch.onnx.export(module, (example,), path, dynamo=False, dynamic_axes=axes, **names)
+    else:
+        torch.onnx.export(_exported(module, example), (), path, external_data=False, verbose=False, **names)
+
+
+_WRITERS: dict[str, Callable[[nn.Module, Tensor, Path], None]] = {
+    "pt2": _write_pt2,
+    "torchscript": _write_torchscript,
+    "onnx": _write_onnx,
+}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,84 +13,107 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from locex.api import BuildContext, Dataset, Evaluation, FitResult, ModelSignature, Stopped
-from locex.errors import DataUnavailable, FormatMismatch, InvalidModel, LocexError
+from locex.api import Augment, BuildContext, Dataset, Evaluation, FitResult, ModelSignature, Stopped
+from locex.errors import DataUnavailable, InvalidModel, LocexError
 from locex_torch_builder.artefact import load_model
-from locex_torch_builder.batches import BatchPlan, as_tensor, seeded
-from locex_torch_builder.export import export_model
+from locex_torch_builder.batches import BatchPlan, seeded
+from locex_torch_builder.evaluation import evaluate
+from locex_torch_builder.examples import Examples, as_tensor, examples_of
+from locex_torch_builder.export import export_model, require_formats
+from locex_torch_builder.forward import Forward, chosen_device, chosen_precision
 from locex_torch_builder.losses import LOSSES
-from locex_torch_builder.metrics import Tally, metrics_named
-from locex_torch_builder.names import LossName, MetricName
+from locex_torch_builder.metrics import Measure, Tally, measures, require_fitting
+from locex_torch_builder.model import require_arrays
+from locex_torch_builder.options import PytorchBuilderConfig
 from locex_torch_builder.schedule import Schedule
 from locex_torch_builder.state import load_state, save_state
+from locex_torch_builder.training import Trainer
 
 if TYPE_CHECKING:
     from locex.api import Array
     from locex.schemas.job import TrainConfig
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Training or test data, placed: examples, the metrics on them, and the first inputs, at most one."""
+
+    examples: Examples
+    measures: Mapping[str, Measure]
+    sample: Tensor
+
+
 class PytorchSession:
-    """Implements `locex.api.TrainingSession` on the CPU."""
+    """Implements `locex.api.TrainingSession`, on the GPU where there is one, else on the CPU."""
 
     signature: ModelSignature
 
-    def __init__(self, context: BuildContext, loss: LossName, metrics: Sequence[MetricName]) -> None:
+    def __init__(self, context: BuildContext, options: PytorchBuilderConfig) -> None:
         """Load the model, make tensors of the data, make optimizer and scheduler."""
         torch.set_num_threads(context.threads)
         self._seed = context.seed
         self._should_stop = context.should_stop
-        self._loss = LOSSES[loss]()
-        self._metrics = metrics_named(metrics, self._loss)
+        self._loss = LOSSES[options.eval_func]
+        require_fitting(options.eval_metrics, self._loss.reading)
         self._loaded = load_model(context)
+        require_arrays(self._loaded.module)
+        require_formats(self._loaded, options.export.formats)
         self.signature = self._loaded.signature
-        # convolutions on the CPU are up to twice as fast with channels last; values and names stay
-        self._model = self._loaded.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._train, self._test = self._place(context.data.train), self._place(context.data.test)
+        device = chosen_device()
+        precision = chosen_precision(options.mixed_precision, device, context.warn)
+        self._forward = Forward(self._loaded, device, precision)
+        self._train = self._place(context.data.train, options, context.data.augment)
+        self._test = self._place(context.data.test, options)
         self._optimizer = context.optimizer(self._trainable())
+        self._trainer = Trainer(self._forward, self._loss, self._optimizer, self._trainable(), options)
         self._schedule = Schedule(self._optimizer, context)
+        self._schedule.require_monitor(self._names(options))
+        if options.compile and len(self._train.examples):
+            self._compile(context)
 
     def _trainable(self) -> list[nn.Parameter]:
-        parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        parameters = [parameter for parameter in self._forward.module.parameters() if parameter.requires_grad]
         if not parameters:
             raise InvalidModel(
                 "the model has no parameters to train", remedy="upload it unfrozen, with its weights as parameters"
             )
         return parameters
 
-    def _place(self, data: Dataset) -> tuple[Tensor, Tensor]:
-        x, y = as_tensor(data.x), as_tensor(data.y)
-        if len(x) != len(y):
-            raise FormatMismatch(
-                f"{len(x)} inputs do not go with {len(y)} targets", remedy="check the data and its transformations"
-            )
-        return x, self._loss.targets(y, self._output_sizes(x)) if len(x) else y
+    def _place(self, data: Dataset, options: PytorchBuilderConfig, augment: Augment | None = None) -> _Part:
+        first = Dataset(data.x[:1], data.y[:1])
+        if len(first) and augment is not None:
+            first = augment(first, np.random.default_rng(self._seed))
+        sample = as_tensor(first.x)
+        device, reading = self._forward.device, self._loss.reading
+        if not len(first):
+            return _Part(examples_of(data, lambda y: y, device), {}, sample)
+        sizes = self._forward.lay_out(sample.to(device))
+        targets = partial(reading.targets, sizes=sizes)
+        examples = examples_of(data, targets, device, augment)
+        targets(as_tensor(first.y))  # those that are read batch by batch are seen here first
+        return _Part(examples, measures(options.eval_metrics, reading, sizes, device), sample)
 
-    def _output_sizes(self, x: Tensor) -> tuple[int, ...]:
-        self._model.eval()
-        try:
-            with torch.no_grad():
-                outputs = self._model(x[:1])
-        except RuntimeError as error:
-            takes = f", it takes {list(self.signature.input.size)}" if self.signature.input else ""
-            raise FormatMismatch(
-                f"the model does not take inputs of size {list(x.shape[1:])} and type {x.dtype}{takes}: {error}",
-                remedy="add a transformation of the inputs, or choose a model that fits the data",
-            ) from error
-        if not isinstance(outputs, Tensor):
-            raise InvalidModel("the model gives no single tensor", remedy="upload a model with one output tensor")
-        return tuple(outputs.shape[1:])
+    def _names(self, options: PytorchBuilderConfig) -> list[str]:
+        """Return what a scheduler may monitor."""
+        names = list(dict.fromkeys(("loss", *options.eval_metrics)))
+        return names + [f"val_{name}" for name in names if len(self._test.examples)]
+
+    def _compile(self, context: BuildContext) -> None:
+        count = min(context.config.batch_size, len(self._train.examples))
+        inputs, _ = self._train.examples.batch(torch.arange(count), lambda: np.random.default_rng(self._seed))
+        self._forward.compile(inputs, context.warn)
 
     def get_parameters(self) -> dict[str, Array]:
         """Return copies of the model's tensors by name, in the order of ``state_dict``."""
         return {
-            name: np.array(tensor.detach().numpy(), order="C", copy=True)
-            for name, tensor in self._model.state_dict().items()
+            name: np.array(tensor.detach().cpu().numpy(), order="C", copy=True)
+            for name, tensor in self._forward.module.state_dict().items()
         }
 
     def set_parameters(self, parameters: Mapping[str, Array]) -> None:
         """Set every tensor in place; integer buffers take the nearest integer of an average."""
         with torch.no_grad():
-            for name, tensor in self._model.state_dict().items():
+            for name, tensor in self._forward.module.state_dict().items():
                 array = parameters[name]
                 if not tensor.is_floating_point() and array.dtype.kind == "f":
                     array = np.rint(array)
@@ -97,69 +122,58 @@ class PytorchSession:
     def fit(self, config: TrainConfig, *, server_round: int, proximal_mu: float = 0.0) -> FitResult:
         """Train from the parameters that are set; loss and metrics are the last epoch's, seen while training.
 
-        Raise `Stopped`, `DataUnavailable` without training data, and `LocexError` (``training-diverged``) where the
-        loss is not finite. ``proximal_mu`` adds FedProx's term (Li et al. 2020), which the loss told does not hold.
+        Where a scheduler monitors the test data, their loss and metrics are there too, as ``val_…``. Raise `Stopped`,
+        `DataUnavailable` without training data, and `LocexError` (``training-diverged``) where the loss is not
+        finite. ``proximal_mu`` adds FedProx's term (Li et al. 2020), which the loss told does not hold.
         """
-        examples = len(self._train[0])
+        examples = len(self._train.examples)
         if not examples:
             raise DataUnavailable("there is no training data", remedy="check the node's data source")
         self._schedule.follow(config.learning_rate)
-        self._model.train()
-        anchor = [parameter.detach().clone() for parameter in self._trainable()] if proximal_mu > 0 else []
+        self._trainer.begin(proximal_mu)
         plan = BatchPlan(examples, config, seed=self._seed, server_round=server_round)
-        with seeded(self._seed, server_round):
+        with seeded(self._forward.device, self._seed, server_round):
             for epoch in range(config.epochs):
-                last = epoch == config.epochs - 1
-                tally = Tally(self._loss, self._metrics if last else {})
-                self._epoch(plan, epoch, tally, anchor, proximal_mu)
-        return FitResult(tally.examples, {"loss": tally.loss(), **tally.metrics()})
+                measured = self._schedule.monitor is not None or epoch == config.epochs - 1
+                tally = Tally(self._train.measures if measured else {}, self._forward.device)
+                metrics = self._epoch(plan, epoch, tally, config)
+        return FitResult(tally.examples, metrics)
 
-    def _epoch(self, plan: BatchPlan, epoch: int, tally: Tally, anchor: Sequence[Tensor], mu: float) -> None:
-        x, y = self._train
+    def _epoch(self, plan: BatchPlan, epoch: int, tally: Tally, config: TrainConfig) -> dict[str, float]:
+        self._forward.train()
         warming = self._schedule.warming
-        for index in plan.epoch(epoch):
+        for step, index in enumerate(plan.epoch(epoch)):
             if self._should_stop():
                 raise Stopped
-            targets = y.index_select(0, index)
-            outputs = self._model(x.index_select(0, index))
-            loss = self._loss(outputs, targets)
-            self._optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            if anchor:
-                self._pull(anchor, mu)
-            self._optimizer.step()
+            inputs, targets = self._train.examples.batch(index, partial(plan.generator, epoch, step))
+            loss, outputs = self._trainer.step(inputs, targets)
             self._schedule.after_step()
             tally.add(loss, outputs, targets)
-        self._schedule.after_epoch(warming=warming)
         if not math.isfinite(tally.loss()):
             raise LocexError(
                 f"the training diverged: the loss of epoch {epoch + 1} is {tally.loss()}",
                 remedy="lower the learning rate, warm up, or check the data for extreme values",
                 code="training-diverged",
             )
-
-    def _pull(self, anchor: Sequence[Tensor], mu: float) -> None:
-        with torch.no_grad():
-            for parameter, start in zip(self._trainable(), anchor, strict=True):
-                if parameter.grad is not None:
-                    parameter.grad.add_(parameter - start, alpha=mu)
+        metrics = {"loss": tally.loss(), **tally.metrics()}
+        if (self._schedule.monitor or "").startswith("val_"):
+            seen = self.evaluate(config)
+            metrics |= {f"val_{name}": value for name, value in (("loss", seen.loss), *seen.metrics.items())}
+        self._schedule.after_epoch(warming=warming, metrics=metrics)
+        return metrics
 
     def evaluate(self, config: TrainConfig) -> Evaluation:
         """Evaluate on the test data in batches; raise `DataUnavailable` where there is none."""
-        x, y = self._test
-        if not len(x):
+        if not len(self._test.examples):
             raise DataUnavailable("there is no test data", remedy="check the node's data source")
-        self._model.eval()
-        tally = Tally(self._loss, self._metrics)
-        with torch.inference_mode():
-            for inputs, targets in zip(
-                torch.split(x, config.batch_size), torch.split(y, config.batch_size), strict=True
-            ):
-                if self._should_stop():
-                    raise Stopped
-                outputs = self._model(inputs)
-                tally.add(self._loss(outputs, targets), outputs, targets)
-        return Evaluation(tally.loss(), tally.examples, tally.metrics())
+        return evaluate(
+            self._forward,
+            self._loss,
+            self._test.examples,
+            self._test.measures,
+            batch_size=config.batch_size,
+            should_stop=self._should_stop,
+        )
 
     def save_state(self, folder: Path) -> None:
         """Write the state of optimizer, scheduler and warm-up."""
@@ -170,7 +184,7 @@ class PytorchSession:
         load_state(folder, self._optimizer, self._schedule)
 
     def export(self, folder: Path, formats: Sequence[str]) -> list[Path]:
-        """Write the artefact, and ``onnx`` if asked for."""
-        inputs = self._train[0]
-        example = torch.zeros((2, *inputs.shape[1:]), dtype=inputs.dtype)
-        return export_model(self._loaded, example, folder, formats)
+        """Write the artefact, and the further formats asked for."""
+        example = torch.zeros((2, *self._train.sample.shape[1:]), dtype=self._train.sample.dtype)
+        with self._forward.on_the_cpu():
+            return export_model(self._loaded, example, folder, formats)

@@ -1,0 +1,1 @@
+"""Learning-rate schedulers by torch's names. One more is one configuration, one class and one entry point."""
