@@ -1,0 +1,1 @@
+"""Keras for locex: builder, architectures, optimizers, callbacks, export."""

@@ -1,0 +1,119 @@
+"""Which examples each step trains on: groups of batches, the same for the same seed, round and epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from locex.api import Augment, Dataset
+
+if TYPE_CHECKING:
+    from locex.api import Array
+    from locex.schemas.job import TrainConfig
+
+_SECONDS = 0.1
+_BYTES = 32 * 2**20
+_MOST = 64
+
+
+class BatchPlan:
+    """The batches of one round.
+
+    Every pass over the data has an order of its own. ``steps_per_epoch`` cuts epochs short; the next epoch of the
+    round goes on where the last one ended. An epoch never has more steps than the data gives.
+    """
+
+    def __init__(self, examples: int, config: TrainConfig, *, seed: int, server_round: int) -> None:
+        """Plan for so many examples."""
+        self._examples = examples
+        self._batch_size = config.batch_size
+        self._passes = math.ceil(examples / config.batch_size)
+        self._seeds = (seed, server_round)
+        self._order: Array = np.empty(0, np.int64)
+        self.steps = min(config.steps_per_epoch or self._passes, self._passes)
+
+    def epoch(self, number: int) -> Iterator[Array]:
+        """Yield the indices of each batch of an epoch, counted from 0; epochs are asked for in order."""
+        for step in range(number * self.steps, (number + 1) * self.steps):
+            repetition, position = divmod(step, self._passes)
+            if position == 0:
+                generator = np.random.default_rng(derived_seed(*self._seeds, repetition))
+                self._order = generator.permutation(self._examples)
+            yield self._order[position * self._batch_size : (position + 1) * self._batch_size]
+
+
+class Pace:
+    """How many batches one call takes: enough that calls cost nothing, and so few that a stop is soon seen."""
+
+    def __init__(self, bytes_per_example: int, *, single: bool = False) -> None:
+        """Begin with one batch, and stay there if ``single``."""
+        self._bytes = max(bytes_per_example, 1)
+        self._most = 1 if single else _MOST
+        self._batches = 1
+
+    def batches(self, batch_size: int) -> int:
+        """Return the number of batches of the next call."""
+        return max(1, min(self._batches, self._most, _BYTES // (self._bytes * batch_size)))
+
+    def took(self, batches: int, seconds: float) -> None:
+        """Tell how long a call took."""
+        if seconds > _SECONDS:
+            self._batches = max(1, batches // 2)
+        elif seconds < _SECONDS / 2 and batches >= self._batches:
+            self._batches = min(2 * self._batches, _MOST)
+
+
+def grouped(batches: Iterator[Array], limit: Callable[[int], int]) -> Iterator[Array]:
+    """Yield indices (batches, examples): so many batches of one size as ``limit`` says for this size."""
+    group: list[Array] = []
+    for batch in batches:
+        if group and len(group[0]) != len(batch):
+            yield np.stack(group)
+            group = []
+        group.append(batch)
+        if len(group) >= limit(len(batch)):
+            yield np.stack(group)
+            group = []
+    if group:
+        yield np.stack(group)
+
+
+def in_order(examples: int, batch_size: int) -> Iterator[Array]:
+    """Yield the indices of batches from the first example to the last."""
+    for start in range(0, examples, batch_size):
+        yield np.arange(start, min(start + batch_size, examples))
+
+
+class Gather:
+    """Takes examples by index, of arrays in memory or on disk, as the model takes them."""
+
+    def __init__(self, data: Dataset, dtype: str, targets: Callable[[Array], Array], augment: Augment | None) -> None:
+        """Read all targets once; where batches are augmented, these are only checked."""
+        self._data, self._dtype, self._targets, self._augment = data, np.dtype(dtype), targets, augment
+        self._y = targets(data.y) if len(data) else data.y
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self._data)
+
+    def __call__(self, index: Array, generator: np.random.Generator | None) -> tuple[Array, Array]:
+        """Return inputs and targets, both (batches, examples, …); ``generator`` is for augmentation."""
+        if self._augment is None or generator is None:
+            return _cast(self._data.x[index], self._dtype), self._y[index]
+        parts = [self._augment(Dataset(self._data.x[batch], self._data.y[batch]), generator) for batch in index]
+        return (
+            np.stack([_cast(part.x, self._dtype) for part in parts]),
+            np.stack([self._targets(part.y) for part in parts]),
+        )
+
+
+def _cast(x: Array, dtype: np.dtype[Any]) -> Array:
+    return np.asarray(x).astype(dtype, copy=False)
+
+
+def derived_seed(*parts: int) -> int:
+    """Return a seed that differs wherever one of the parts does."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint32)[0])
