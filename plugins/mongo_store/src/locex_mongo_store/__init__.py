@@ -1,0 +1,1 @@
+"""A store in MongoDB, which the nodes of a fleet may share."""
