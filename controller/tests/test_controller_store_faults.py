@@ -16,18 +16,22 @@ from locex_controller.settings import CollectorSettings
 
 
 class FaultyStore(SqliteStore):
-    """Raises ``faults`` one by one when a record of the state ``on`` is written, and keeps the last such record."""
+    """Keeps the last record of the state ``on``; when one is written raises ``faults`` one by one, or tells it late."""
 
     on = None
     faults = ()
     last = None
+    telling = None
 
-    async def put_job(self, record):
+    async def save_job(self, record, kind, content):
         if record.state is self.on:
             self.last = record
             if self.faults:
                 raise self.faults.pop(0)
-        await super().put_job(record)
+        event = await super().save_job(record, kind, content)
+        if record.state is self.on and self.telling:
+            await self.telling.wait()
+        return event
 
 
 @pytest.fixture
@@ -55,10 +59,12 @@ def environment_of(pid):
 
 
 async def test_a_write_is_tried_again_while_the_store_is_down(collector):
-    await collector.start("1", {})
+    record = await collector.start("1", {})
     collector.store.on, collector.store.faults = JobState.STOPPED, [StoreUnavailable("the disk is full")]
     assert (await collector.stop("1")).state is JobState.STOPPED
     assert collector.store.faults == []
+    states = [event.content["state"] for event in await collector.store.events(record.run_id)]
+    assert (states[0], states[-1], states.count("STOPPED")) == ("WAITING", "STOPPED", 1)
 
 
 async def test_a_training_that_cannot_be_followed_fails_and_gives_its_place_back(collector):
@@ -68,6 +74,19 @@ async def test_a_training_that_cannot_be_followed_fails_and_gives_its_place_back
     record = await until(collector, JobState.FAILED)
     assert (record.failure.code, record.failure.message) == ("internal", "RuntimeError: broken")
     assert (await collector.start("1", {})).state is JobState.WAITING
+
+
+async def test_a_training_that_was_read_to_be_over_can_be_started_anew(collector):
+    """Although the collector itself has not heard yet that the record of its end is written."""
+    first = await collector.start("1", {})
+    collector.store.on, collector.store.telling = JobState.STOPPED, asyncio.Event()
+    stopping = asyncio.create_task(collector.stop("1"))
+    await until(collector, JobState.STOPPED)
+    starting = asyncio.create_task(collector.start("1", {}))
+    assert not (await asyncio.wait([starting], timeout=0.1))[0]
+    collector.store.telling.set()
+    assert (await starting).run_id != first.run_id
+    await stopping
 
 
 @pytest.mark.parametrize("fault", [StoreUnavailable("the disk is full"), RuntimeError("broken")])

@@ -29,6 +29,7 @@ class RoundReport(BaseModel):
     round: int = Field(description="The round, from 1.")
     attempt: int = Field(default=1, description="The attempt that succeeded.")
     participants: list[str] = Field(default_factory=list, description="Nodes whose contributions were aggregated.")
+    clients: dict[str, str] = Field(default_factory=dict, description="The client_type_id of nodes that told it.")
     failures: dict[str, str] = Field(default_factory=dict, description="Why nodes failed, by node.")
     examples: int = Field(default=0, description="Examples that the participants named.")
     train: dict[str, float] = Field(default_factory=dict, description="Averages over the participants.")

@@ -97,6 +97,7 @@ class Collector:
         return path
 
     async def _prepare(self, training_id: str, request: TrainingRequest, warnings: list[str]) -> Supervisor:
+        await self._settle()
         known = self._active.get(training_id)
         if known is not None and not known.record.state.over:
             raise ActiveJob(training_id, known.record.state.value)
@@ -110,6 +111,12 @@ class Collector:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+
+    async def _settle(self) -> None:
+        """Let trainings end whose records are over: a client that has read it may start the next one at once."""
+        for supervisor in self._running():
+            if await self.records.is_over(supervisor.record.run_id):
+                await supervisor.settle()
 
     async def _begin(
         self,

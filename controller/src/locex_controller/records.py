@@ -22,8 +22,7 @@ class Records:
 
     async def create(self, record: JobRecord) -> None:
         """Persist a new run; raise `StoreUnavailable` rather than wait, since nobody relies on the run yet."""
-        await self._store.put_job(record)
-        await self._announce(record.run_id, "state", {"state": record.state.value})
+        await self._store.save_job(record, "state", {"state": record.state.value})
 
     async def save(self, record: JobRecord, kind: str, content: Mapping[str, Any], **changes: Any) -> JobRecord:
         """Persist changes of a record with the event that tells of them; return the new record.
@@ -31,8 +30,7 @@ class Records:
         Wait for a store that is down.
         """
         changed = record.model_copy(update={**changes, "updated": time.time()})
-        await persist(lambda: self._store.put_job(changed))
-        await self._announce(record.run_id, kind, content)
+        await persist(lambda: self._store.save_job(changed, kind, content))
         return changed
 
     async def enter(self, record: JobRecord, state: JobState, *, reason: str = "", **changes: Any) -> JobRecord:
@@ -55,6 +53,11 @@ class Records:
             raise UnknownJob(training_id)
         return record
 
+    async def is_over(self, run_id: str) -> bool:
+        """Tell whether a run's record says that it is over."""
+        record = await self._store.get_job(run_id)
+        return record is not None and record.state.over
+
     async def unfinished(self) -> list[JobRecord]:
         """Return the runs that are not over, newest first."""
         states = [state for state in JobState if not state.over]
@@ -68,9 +71,6 @@ class Records:
             found += [event for event in page if event.kind in kinds]
             after = page[-1].id
         return found
-
-    async def _announce(self, run_id: str, kind: str, content: Mapping[str, Any]) -> None:
-        await persist(lambda: self._store.append_event(run_id, kind, content))
 
 
 def failure_of(error: Mapping[str, Any]) -> Failure:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, ConfigDict, Field, field_validator, model_validator
 
 from locex.errors import InvalidConfiguration
-from locex.schemas.base import Configuration, refuse_double, validate
+from locex.schemas.base import Configuration, validate
 from locex.schemas.model import Name
 from locex_controller.training.spec import AggregationSpec, FederationName, Plan
 
@@ -114,7 +114,6 @@ def parse_request(content: dict[str, Any], training_id: str) -> tuple[TrainingRe
         f"{key!r} was ignored: {_NOT_USED.get(key, 'the collector does not know it')}"
         for key in sorted(set(content) - known)
     ]
-    refuse_double(TrainingRequest, content)
     request = validate(TrainingRequest, {key: content[key] for key in content if key in known})
     if request.training_id not in {None, training_id}:
         raise InvalidConfiguration(

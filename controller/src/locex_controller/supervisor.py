@@ -8,7 +8,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from locex.errors import CrashedPlugin, LocexError
+from locex.errors import LocexError
+from locex.processes.answers import answer_of
 from locex.processes.child import Child, python
 from locex.schemas.record import JobRecord, JobState
 from locex.settings import WITHHELD
@@ -18,7 +19,7 @@ from locex_controller.training.spec import TrainingSpec
 
 log = logging.getLogger(__name__)
 _PAUSE = 1.0  # seconds before the first restart; doubled each time
-_LAST_WRITE = 5.0  # seconds to wait for the store at the end of the service
+_LAST_WRITE = 5.0  # seconds to wait for the store at the end of the service, or of a training
 _STATES = {"WAITING": JobState.WAITING, "TRAINING": JobState.TRAINING, "EVALUATING": JobState.EVALUATING}
 
 
@@ -42,18 +43,11 @@ class Supervisor:
     async def begin(self) -> None:
         """Start the process and wait until it listens; raise the error that it reports instead."""
         child = await self._spawn()
-        try:
-            async with asyncio.timeout(self._settings.start_timeout):
-                message = await child.receive()
-        except TimeoutError:
-            message = None
-        if message is None or message.get("kind") != "ready":
-            code = await self._kill(child)
-            if message is not None and "error" in message:
-                raise LocexError.from_json(message["error"])
-            raise CrashedPlugin(
-                self.spec.aggregation.name, f"ended the training's process with exit code {code}", child.log
-            )
+        what = f"aggregation {self.spec.aggregation.name}"
+        message = await answer_of(child, what, self._settings.start_timeout)
+        if message.get("kind") != "ready":
+            await self._kill(child)
+            raise LocexError.from_json(message.get("error", {}))
 
     def watch(self) -> None:
         """Go on in the background; `begin` has succeeded, or the training is resumed."""
@@ -73,6 +67,11 @@ class Supervisor:
                 self._child.kill()
             if pending:
                 await asyncio.wait([self._task], timeout=self._settings.stop_grace)
+
+    async def settle(self) -> None:
+        """Wait, not for ever, until ``record`` says that the training is over, as the store says already."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=_LAST_WRITE)
 
     async def discard(self) -> None:
         """End the process, whatever it does."""

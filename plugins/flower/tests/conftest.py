@@ -1,4 +1,7 @@
-"""What the tests of both wires share: a participant with NumPy weights, and real Flower servers as processes."""
+"""What the tests of both wires share: a participant with NumPy weights, and real Flower servers as processes.
+
+What servers and nodes told is printed at the end of each test, which pytest shows where one fails.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ import pytest
 from locex.api import Evaluation, FederationContext, Stopped, Update
 
 HERE = Path(__file__).parent
+LONGEST_LOG = 20_000  # characters of it that are shown
 
 
 class FakeParticipant:
@@ -69,7 +73,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def await_port(port, process, seconds=30):
+def await_port(port, process, seconds=90):
     until = time.monotonic() + seconds
     while time.monotonic() < until and process.poll() is None:
         try:
@@ -81,7 +85,7 @@ def await_port(port, process, seconds=30):
     raise RuntimeError("the server did not come up")
 
 
-def await_that(condition, seconds=60):
+def await_that(condition, seconds=150):
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it did not happen in time"
@@ -120,6 +124,8 @@ def spawn(tmp_path):
     yield start
     for process in processes:
         kill(process)
+    for log in sorted(tmp_path.glob("*.log")):
+        print(f"--- {log.name}", log.read_text(errors="replace")[-LONGEST_LOG:], sep="\n")
 
 
 def kill(process):
@@ -131,17 +137,21 @@ def kill(process):
 @pytest.fixture
 def join(tmp_path):
     """Make a federation of a plugin class and run it with a participant in a thread; returns the future."""
-    participants = []
+    joined = []
 
     with ThreadPoolExecutor() as pool:
 
         def run(plugin, participant, address, *, patience=30.0, insecure=True, roots=None, **config):
-            participants.append(participant)
             settings = {"backoff_initial": 0.05, "backoff_max": 0.3, **config}
             settings = plugin.locex_config_model().model_validate(settings)
             context = FederationContext(address, tmp_path / "run", roots, insecure, patience)
-            return pool.submit(plugin.locex_create_federation(settings, context).run, participant)
+            federation = plugin.locex_create_federation(settings, context)
+            future = pool.submit(federation.run, participant)
+            joined.append((participant, future))
+            return future
 
         yield run
-        for participant in participants:
+        for participant, _ in joined:
             participant.stop.set()
+    for number, (participant, future) in enumerate(joined, start=1):
+        print(f"--- node {number}, {len(participant.fits)} fits, {future}", *participant.told, sep="\n")

@@ -36,7 +36,7 @@ def server(kit, spawn, tmp_path):
 
 
 def results(process, out):
-    assert process.wait(60) == 0
+    assert process.wait(150) == 0
     return json.loads(out.read_text())
 
 
@@ -44,9 +44,9 @@ def test_a_stock_server_drives_two_nodes_to_the_weighted_average(kit, server, jo
     process, port, out = server(rounds=3)
     one, two = kit.FakeParticipant(step=1, examples=1), kit.FakeParticipant(step=4, examples=2)
     one.metrics = {"flag": True, "count": 3, "share": np.float32(0.5), "text": "a", "raw": b"\x01", "not": [1]}
-    runs = [join(FlowerGrpc(), node, f"127.0.0.1:{port}", patience=60) for node in (one, two)]
+    runs = [join(FlowerGrpc(), node, f"127.0.0.1:{port}", patience=150) for node in (one, two)]
     for run in runs:
-        assert run.result(60) is None
+        assert run.result(150) is None
 
     told = results(process, out)
     averages = [weights[0][0][0] for weights in told["globals"]]
@@ -69,7 +69,7 @@ def test_a_stock_server_drives_two_nodes_to_the_weighted_average(kit, server, jo
 def test_a_killed_and_restarted_server_finds_its_nodes_again(kit, server, join):
     process, port, out = server(rounds=50)
     nodes = [kit.FakeParticipant(seconds=0.05) for _ in range(2)]
-    runs = [join(FlowerGrpc(), node, f"127.0.0.1:{port}", patience=60) for node in nodes]
+    runs = [join(FlowerGrpc(), node, f"127.0.0.1:{port}", patience=150) for node in nodes]
     kit.await_that(lambda: len(nodes[0].fits) > 2)
     kit.kill(process)
     kit.await_that(lambda: any("retrying in" in reason for reason in nodes[0].told))
@@ -77,7 +77,7 @@ def test_a_killed_and_restarted_server_finds_its_nodes_again(kit, server, join):
 
     process, port, out = server(rounds=2, port=port)
     for run in runs:
-        assert run.result(60) is None
+        assert run.result(150) is None
     assert len(results(process, out)["globals"]) == 3
     assert len(nodes[0].fits) == before + 2
 
@@ -94,30 +94,30 @@ def test_nobody_there_ends_in_federation_lost_after_the_patience(kit, join):
 
 def test_a_stop_is_seen_while_nobody_is_there(kit, join):
     node = kit.FakeParticipant()
-    run = join(FlowerGrpc(), node, f"127.0.0.1:{NOBODY}", patience=600, backoff_initial=60, backoff_max=60)
+    run = join(FlowerGrpc(), node, f"127.0.0.1:{NOBODY}", patience=1500, backoff_initial=60, backoff_max=60)
     kit.await_that(lambda: any("retrying in" in reason for reason in node.told))
     node.stop.set()
     with pytest.raises(Stopped):
-        run.result(5)
+        run.result(30)
 
 
 def test_a_stop_is_seen_while_the_server_is_silent(kit, server, join):
     _, port, _ = server(rounds=1, nodes=2)
     node = kit.FakeParticipant()
-    run = join(FlowerGrpc(), node, f"127.0.0.1:{port}", patience=60)
+    run = join(FlowerGrpc(), node, f"127.0.0.1:{port}", patience=150)
     kit.await_that(lambda: any(reason.startswith("waiting for instructions") for reason in node.told))
     node.stop.set()
     with pytest.raises(Stopped):
-        run.result(5)
+        run.result(30)
 
 
 def test_a_refused_round_is_the_servers_failure_and_the_node_stays(kit, server, join):
     process, port, out = server(rounds=3)
     good, careful = kit.FakeParticipant(), kit.FakeParticipant(step=9)
     careful.refuse = {2: BadParameters("layer.weight is not finite")}
-    runs = [join(FlowerGrpc(), node, f"127.0.0.1:{port}", patience=60) for node in (good, careful)]
+    runs = [join(FlowerGrpc(), node, f"127.0.0.1:{port}", patience=150) for node in (good, careful)]
     for run in runs:
-        assert run.result(60) is None
+        assert run.result(150) is None
     told = results(process, out)
     assert told["failures"] == [[], ["parameters-refused: layer.weight is not finite"], []]
     assert len(careful.fits) == 3
@@ -129,7 +129,7 @@ def test_a_spent_privacy_budget_ends_the_participation_after_the_server_was_told
     node = kit.FakeParticipant()
     node.refuse = {1: PrivacyRefused("epsilon is spent")}
     with pytest.raises(PrivacyRefused, match="epsilon is spent"):
-        join(FlowerGrpc(), node, f"127.0.0.1:{port}", patience=60).result(60)
+        join(FlowerGrpc(), node, f"127.0.0.1:{port}", patience=150).result(150)
     kit.await_that(lambda: "fit progress" in (out.parent / "server.log").read_text() or out.exists())
     assert "received 0 results and 1 failures" in (out.parent / "server.log").read_text()
 
@@ -137,7 +137,7 @@ def test_a_spent_privacy_budget_ends_the_participation_after_the_server_was_told
 def test_a_complete_node_leaves_a_server_that_goes_on(kit, server, join):
     _, port, _ = server(rounds=10, nodes=1)
     node = kit.FakeParticipant(rounds=2)
-    assert join(FlowerGrpc(), node, f"127.0.0.1:{port}", patience=60).result(60) is None
+    assert join(FlowerGrpc(), node, f"127.0.0.1:{port}", patience=150).result(150) is None
     assert len(node.fits) == 2
     assert len(node.evaluations) == 2
 
@@ -147,14 +147,14 @@ def test_other_exceptions_of_the_node_come_out(kit, server, join):
     node = kit.FakeParticipant()
     node.refuse = {1: ZeroDivisionError("a fault of ours")}
     with pytest.raises(ZeroDivisionError):
-        join(FlowerGrpc(), node, f"127.0.0.1:{port}", patience=60).result(60)
+        join(FlowerGrpc(), node, f"127.0.0.1:{port}", patience=150).result(150)
 
 
 def test_a_withheld_loss_passes_as_nan(kit, server, join):
     process, port, out = server(rounds=1, nodes=1)
     node = kit.FakeParticipant()
     node.loss = float("nan")
-    assert join(FlowerGrpc(), node, f"127.0.0.1:{port}", patience=60).result(60) is None
+    assert join(FlowerGrpc(), node, f"127.0.0.1:{port}", patience=150).result(150) is None
     assert np.isnan(results(process, out)["losses"][0][1])
 
 
@@ -311,7 +311,7 @@ def test_threads_of_lost_connections_end(kit, join):
     before = threading.active_count()
     with pytest.raises(FederationLost):
         join(FlowerGrpc(), node, f"127.0.0.1:{NOBODY}", patience=0.5).result(30)
-    kit.await_that(lambda: threading.active_count() <= before + 1, 10)  # the pool's own thread stays
+    kit.await_that(lambda: threading.active_count() <= before + 1)  # the pool's own thread stays
 
 
 @pytest.fixture
@@ -330,7 +330,7 @@ def test_root_certificates_mean_tls(kit, server, join, tls):
     with pytest.raises(FederationLost):
         join(FlowerGrpc(), kit.FakeParticipant(), address, insecure=False, patience=2).result(30)
     node = kit.FakeParticipant()
-    assert join(FlowerGrpc(), node, address, patience=60, roots=tls / "ca.pem").result(60) is None
+    assert join(FlowerGrpc(), node, address, patience=150, roots=tls / "ca.pem").result(150) is None
     assert len(node.fits) == 1
     assert results(process, out)["failures"] == [[]]
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
+from flwr.proto.message_pb2 import PullObjectResponse
 
 from locex.api import Stopped
 from locex.errors import BadParameters, FederationLost, InvalidConfiguration
 from locex_flower.superlink import FlowerSuperlink
 
-pytestmark = pytest.mark.filterwarnings("ignore:.click.utils:DeprecationWarning")  # typer's, at the import of flwr
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.click.utils:DeprecationWarning"),  # typer's, at the import of flwr
+    pytest.mark.timeout(300),  # a run is five starts of Flower's programs
+]
 
 PROJECT = """
 [project]
@@ -33,6 +41,7 @@ clientapp = "demo.client:app"
 [tool.flwr.app.config]
 rounds = 2
 nodes = 2
+timeout = 150.0
 out = ""
 """
 
@@ -67,13 +76,13 @@ def submit(kit, spawn, tmp_path):
     shutil.copy(kit.HERE / "programs" / "message_api_server.py", package / "server.py")
     (tmp_path / "flwr").mkdir()
 
-    def run(port, rounds=2, nodes=2):
+    def run(port, rounds=2, nodes=2, timeout=150.0):
         (tmp_path / "flwr" / "config.toml").write_text(CONNECTION.format(port=port))
         out = tmp_path / f"results-{port}-{rounds}.json"
-        overrides = f'rounds={rounds} nodes={nodes} out="{out}"'
+        overrides = f'rounds={rounds} nodes={nodes} timeout={timeout} out="{out}"'
         log = f"submit-{rounds}.log"
         process = spawn("flwr", "run", package.parent, "local", "--format", "json", "-c", overrides, log=log)
-        process.wait(60)
+        process.wait(150)
         assert '"success": true' in (tmp_path / log).read_text(), (tmp_path / log).read_text()
         return out
 
@@ -90,7 +99,7 @@ def test_a_stock_server_app_drives_two_nodes(kit, superlink, submit, join):
     one.refuse = {2: BadParameters("layer.weight is not finite")}
     runs = [join(FlowerSuperlink(), node, f"127.0.0.1:{port}", linger=0.5) for node in (one, two)]
     for run in runs:
-        assert run.result(60) is None
+        assert run.result(150) is None
 
     told = json.loads(out.read_text())
     assert told["arrays"]["layer.weight"] == [[7.0] * 3] * 2, (
@@ -114,7 +123,7 @@ def test_a_restarted_superlink_finds_its_nodes_again(kit, superlink, submit, joi
     nodes = [kit.FakeParticipant() for _ in range(2)]
     for node in nodes:
         node.weights["layer.count"] = node.weights["layer.count"].reshape(1)
-    runs = [join(FlowerSuperlink(), node, f"127.0.0.1:{port}", linger=0.5, patience=60) for node in nodes]
+    runs = [join(FlowerSuperlink(), node, f"127.0.0.1:{port}", linger=0.5, patience=150) for node in nodes]
     kit.await_that(lambda: nodes[0].fits)
     kit.kill(process)
     kit.await_that(lambda: any("ConnectError" in reason for reason in nodes[0].told))
@@ -122,9 +131,61 @@ def test_a_restarted_superlink_finds_its_nodes_again(kit, superlink, submit, joi
     superlink(port)
     out = submit(port, rounds=1)
     for run in runs:
-        assert run.result(60) is None
+        assert run.result(150) is None
     assert any("401" in reason for node in nodes for reason in node.told)
     assert "1" in json.loads(out.read_text())["evaluate"]
+
+
+@pytest.fixture
+def faulty():
+    """Pass calls of the Fleet API on to a SuperLink; each fault answers the first call of its path instead."""
+    with contextlib.ExitStack() as closing:
+
+        def start(port, faults):
+            client = closing.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60))
+
+            class Handler(BaseHTTPRequestHandler):
+                def do_POST(self):
+                    content = self.rfile.read(int(self.headers["Content-Length"]))
+                    kept = {name: value for name, value in self.headers.items() if name != "Host"}
+                    fault = faults.pop(self.path.removeprefix("/v1/fleet/"), None)
+                    status, answer = fault or _passed_on(client, self.path, content, kept)
+                    self.send_response(status)
+                    self.send_header("Content-Length", str(len(answer)))
+                    self.end_headers()
+                    self.wfile.write(answer)
+
+            server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+            closing.callback(server.server_close)
+            closing.callback(server.shutdown)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            return server.server_port
+
+        yield start
+
+
+def _passed_on(client, path, content, headers):
+    response = client.post(path, content=content, headers=headers)
+    return response.status_code, response.content
+
+
+@pytest.mark.slow
+def test_a_fault_of_the_superlink_costs_one_message_at_most_and_no_registration(kit, superlink, submit, join, faulty):
+    _, port = superlink()
+    faults = dict.fromkeys(["pull-messages", "push-messages", "push-object"], (500, b"Internal Server Error"))
+    faults["pull-object"] = 200, PullObjectResponse(object_found=False).SerializeToString()
+    proxy = faulty(port, faults)
+    node = kit.FakeParticipant(rounds=2)
+    node.weights["layer.count"] = node.weights["layer.count"].reshape(1)
+    run = join(FlowerSuperlink(), node, f"127.0.0.1:{proxy}", linger=0.1)
+    out = submit(port, nodes=1, timeout=15.0)
+    kit.await_that(lambda: len(node.evaluations) == 2)  # the first fit's message is lost, its run goes on
+    assert [config["server_round"] for _, config in node.fits] == [2]
+    assert not faults
+    kit.await_that(out.exists)
+    assert sum("connected" in reason for reason in node.told) == 1
+    assert sum("HTTP 500" in reason for reason in node.told) == 3
+    assert run.result(150) is None
 
 
 def test_nobody_there_ends_in_federation_lost_after_the_patience(kit, join):
@@ -140,7 +201,7 @@ def test_a_stop_is_seen_while_nobody_is_there(kit, join):
     kit.await_that(lambda: any("retrying in" in reason for reason in node.told))
     node.stop.set()
     with pytest.raises(Stopped):
-        run.result(5)
+        run.result(30)
 
 
 def test_a_stop_is_seen_while_the_superlink_has_nothing_to_do(kit, superlink, join):
@@ -150,7 +211,7 @@ def test_a_stop_is_seen_while_the_superlink_has_nothing_to_do(kit, superlink, jo
     kit.await_that(lambda: any(reason.startswith("connected") for reason in node.told))
     node.stop.set()
     with pytest.raises(Stopped):
-        run.result(5)
+        run.result(30)
 
 
 @pytest.mark.parametrize(

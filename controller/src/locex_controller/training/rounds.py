@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from locex.api import Array
 
 Report = Callable[[Mapping[str, Any]], None]
+_CLIENT = "client_type_id"  # the metric by which a node tells its client's id
+_LONGEST = 200  # characters of it that are kept
 _POLL = 0.1  # seconds between looks at who is connected
 
 
@@ -126,6 +128,7 @@ class Training:
             "round": server_round,
             "attempt": attempt,
             "participants": sorted(replies.results),
+            "clients": _clients(replies.results),
             "failures": replies.failures,
             "examples": sum(one.examples for one in contributions),
             "train": _weighted([(one.examples, one.metrics) for one in contributions]),
@@ -175,6 +178,12 @@ class Training:
                 self._report({"kind": "state", "state": "WAITING", "nodes": told, "needed": needed})
             time.sleep(_POLL)
         return nodes
+
+
+def _clients(contributions: Mapping[str, Contribution]) -> dict[str, str]:
+    """Return the id by which each node's job names its client, where it does."""
+    told = {node: contribution.metrics.get(_CLIENT) for node, contribution in contributions.items()}
+    return {node: client[:_LONGEST] for node, client in told.items() if isinstance(client, str)}
 
 
 def _evaluation(evaluations: Sequence[Evaluation]) -> dict[str, float]:

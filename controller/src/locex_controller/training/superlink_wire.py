@@ -65,7 +65,7 @@ class SuperLinkWire:
         def read(content: RecordDict) -> Contribution:
             metrics = _metrics(content)
             examples = int(metrics.pop("num-examples"))
-            return Contribution(_in_order(_named(content), names), examples, metrics)
+            return Contribution(_in_order(_named(content), names), examples, _texts(content) | metrics)
 
         return self._ask(nodes, MessageType.TRAIN, _content(names, parameters, config), read, timeout)
 
@@ -148,6 +148,12 @@ def _in_order(named: dict[str, Array], names: Sequence[str]) -> list[Array]:
     if all(name.isdecimal() for name in named):
         return [named[name] for name in sorted(named, key=int)]
     return list(named.values())
+
+
+def _texts(content: RecordDict) -> dict[str, Any]:
+    """Return what nodes tell beside their metrics, which in this API are numbers."""
+    records = content.config_records.values()
+    return {name: value for record in records for name, value in record.items() if isinstance(value, str)}
 
 
 def _metrics(content: RecordDict) -> dict[str, Any]:

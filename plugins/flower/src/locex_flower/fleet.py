@@ -57,6 +57,8 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT = HEARTBEAT_DEFAULT_INTERVAL / 2
 """Seconds between heartbeats; a SuperLink tolerates twice its interval."""
+UPLOAD_POLL = 0.1
+"""Seconds until a content that the server app is still uploading is asked for again; grows tenfold."""
 FAREWELL = 2.0
 """Seconds that a leaving node waits for the SuperLink's answer."""
 
@@ -72,11 +74,16 @@ class RunOver(Exception):
     """The run that a call belongs to is not running."""
 
 
+class MessageLost(Exception):
+    """The SuperLink no longer has a message's content, or does not take a reply's; the run may go on."""
+
+
 class Fleet:
     """A context in which this node is registered, active and sends heartbeats.
 
-    Every call retries a server that cannot be reached, as long as the backoff's patience lasts; raises `Rejected`,
-    `RunOver`, `FederationLost`, or `Stopped`.
+    Every call retries a server that cannot be reached or fails, as long as the backoff's patience lasts: to register
+    anew would lose the messages for this node, and the round would wait for them. Raises `Rejected`, `RunOver`,
+    `MessageLost`, `FederationLost`, or `Stopped`.
     """
 
     def __init__(self, endpoint: Endpoint, backoff: Backoff, key: ec.EllipticCurvePrivateKey | None) -> None:
@@ -130,7 +137,7 @@ class Fleet:
         try:
             return self._inflate(run_id, tree)
         except ObjectPullError as error:
-            raise RunOver(str(error)) from error
+            raise MessageLost(str(error)) from error
 
     def push(self, reply: Message, seconds: float) -> None:
         """Send a reply; ``seconds`` is the time that it took to make."""
@@ -150,7 +157,7 @@ class Fleet:
             try:
                 push_objects(get_all_nested_objects(reply), store, object_ids_to_push=set(response.objects_to_push))
             except ObjectPushError as error:
-                raise RunOver(str(error)) from error
+                raise MessageLost(str(error)) from error
 
     def running(self, run_id: int, *, retry: bool) -> bool:
         """Tell whether a run is still running."""
@@ -168,6 +175,9 @@ class Fleet:
                 lambda part: self._call(self._client.ConfirmMessageReceived, part), self._node, run_id
             ),
             return_type=Message,
+            max_tries_per_object=None,
+            initial_backoff=UPLOAD_POLL,
+            backoff_cap=10 * UPLOAD_POLL,
         )
         message.metadata.__dict__["_message_id"] = tree.object_id
         return message
@@ -202,10 +212,10 @@ def _try_heartbeat(client: FleetHttpClient, request: SendNodeHeartbeatRequest) -
 def _retryable(error: httpx.HTTPStatusError) -> str:
     """Return why a call is worth another try; raise what is not."""
     status = error.response.status_code
-    if status in {httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT}:
-        return f"HTTP {status}"
     told = FlowerError.from_json(error.response.text)
     if told is None:
+        if error.response.is_server_error:
+            return f"HTTP {status}"
         raise Rejected(f"the SuperLink answered HTTP {status}") from error
     if told.code in {ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED, ApiErrorCode.FLEET_GET_RUN_FAILED}:
         raise RunOver(told.message) from error

@@ -13,7 +13,7 @@ from locex.errors import InvalidConfiguration
 from locex_flower import records
 from locex_flower.backoff import Backoff, ConnectionLost
 from locex_flower.endpoint import Endpoint
-from locex_flower.fleet import Fleet, Rejected, RunOver
+from locex_flower.fleet import Fleet, MessageLost, Rejected, RunOver
 from locex_flower.keys import load_private_key
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ class _Visit:
                     self._backoff.sleep(self._config.poll_interval)
                 elif not self._handle(message):
                     return
+            except MessageLost as lost:
+                log.warning("a message is left unanswered: %s", lost)
             except RunOver as over:
                 log.info("a message is left unanswered: %s", over)
                 self._over_since = self._over_since or time.monotonic()

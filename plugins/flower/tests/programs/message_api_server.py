@@ -1,4 +1,4 @@
-"""A stock Message-API ServerApp with stock FedAvg; its run configuration names rounds, nodes and a file for results."""
+"""A stock Message-API ServerApp with stock FedAvg; its run configuration names what it takes."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def main(grid, context):
         grid=grid,
         initial_arrays=ArrayRecord({name: Array(array) for name, array in weights.items()}),
         num_rounds=int(context.run_config["rounds"]),
-        timeout=60,
+        timeout=float(context.run_config["timeout"]),
     )
     Path(context.run_config["out"]).write_text(
         json.dumps(
