@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 import psutil
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
@@ -20,28 +21,36 @@ from locex_server.app import init_app
 
 HERE = Path(__file__).parent
 DISTRIBUTIONS = [*(HERE.parents[1] / "core/tests/distributions").iterdir(), *(HERE / "distributions").iterdir()]
-DANGEROUS = ["locex-fixture-exiting", "locex-fixture-hanging"]
+DANGEROUS = ["locex-fixture-exiting", "locex-fixture-hanging", "locex-fixture-greedy"]
 WEIGHTS = b'{"features": 4, "classes": 3}'
 
 
-def install(folder, *sources):
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--target", str(folder)]
-    subprocess.run([sys.executable, "-m", "pip", "install", *options, *map(str, sources)], check=True)
+def pip(command, *arguments):
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+    subprocess.run([sys.executable, "-m", "pip", command, *options, *map(str, arguments)], check=True)
 
 
 @pytest.fixture(scope="session")
-def plugin_folder(tmp_path_factory):
+def wheels(tmp_path_factory):
+    """All fixture distributions, built."""
+    folder = tmp_path_factory.mktemp("wheels")
+    pip("wheel", "--wheel-dir", folder, *DISTRIBUTIONS)
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="session")
+def plugin_folder(tmp_path_factory, wheels):
     """All fixture distributions, installed with pip."""
     folder = tmp_path_factory.mktemp("plugins")
-    install(folder, *DISTRIBUTIONS)
+    pip("install", "--target", folder, *wheels)
     return folder
 
 
 @pytest.fixture
-def install_tiny():
+def install_tiny(wheels):
     """Install the fixture library into a folder."""
-    (tiny,) = (source for source in DISTRIBUTIONS if source.name == "tiny")
-    return lambda folder: asyncio.to_thread(install, folder, tiny)
+    (tiny,) = (wheel for wheel in wheels if wheel.name.startswith("locex_fixture_tiny-"))
+    return lambda folder: asyncio.to_thread(pip, "install", "--target", folder, tiny)
 
 
 @pytest.fixture
@@ -58,6 +67,17 @@ def settings(tmp_path, plugin_folder):
         denied_distributions=DANGEROUS,
         spare_worker=False,
     )
+
+
+@pytest.fixture
+def write_rows(settings):
+    """Write the data of the source ``rows``."""
+
+    def write(width):
+        np.save(settings.data_folder / "x.npy", np.zeros((10, width), np.float32))
+        np.save(settings.data_folder / "y.npy", np.zeros(10, np.int64))
+
+    return write
 
 
 class Node:

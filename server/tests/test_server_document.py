@@ -64,12 +64,14 @@ async def test_the_sample_of_the_public_description_fits_the_document(document):
     assert not validator.is_valid(changed(**{"privacy-mechanisms": {"round_off": {"decimals": "x"}}}))
 
 
-async def test_the_sample_fits_the_document_of_a_node_with_pytorch(open_node):
-    try:
-        importlib.metadata.distribution("locex-torch-builder")
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("locex-torch-builder is not installed")
-    node = await open_node(allowed_distributions=["locex-torch-builder", "locex-fixture-tiny"])
+async def test_the_sample_fits_the_document_of_a_node_with_both_frameworks(open_node):
+    builders = ["locex-keras-builder", "locex-torch-builder"]
+    for builder in builders:
+        try:
+            importlib.metadata.distribution(builder)
+        except importlib.metadata.PackageNotFoundError:
+            pytest.skip(f"{builder} is not installed")
+    node = await open_node(allowed_distributions=[*builders, "locex-fixture-tiny"])
     document = await node.call("GET", "/openapi.json")
     OpenAPIV31SpecValidator(document).validate()
     assert {"optimizer.pytorch.adam", "optimizer.tiny.sgd"} <= set(document["components"]["schemas"])
@@ -79,7 +81,9 @@ async def test_the_sample_fits_the_document_of_a_node_with_pytorch(open_node):
     assert not validator.is_valid(changed(optimizer_config={"optimizer": "adam", "learning_rate": "fast"}))
 
 
-async def test_every_field_of_the_public_template_is_known(node):
+async def test_every_field_of_the_public_template_is_known(open_node):
+    node = await open_node(allowed_distributions=["locex-fixture-tiny"])
+    await node.put_model()
     known = (await node.call("GET", "/openapi.json"))["components"]["schemas"]
     assert set(TEMPLATE) <= set(known["JobConfiguration"]["properties"])
     assert set(TEMPLATE["config"][0]) == set(known["TrainConfig"]["properties"])
@@ -94,10 +98,10 @@ JOB_NEEDS = {"server_address", "model_name", "model_version"}
 
 async def test_the_sample_is_answered_with_the_builders_that_are_installed(open_node):
     node = await open_node()
-    await node.put_model("md_keras", "v1", library="keras")
+    await node.put_model("md_keras", "v1", library="mxnet")
     problem = await node.call("POST", "/job/config/1/", status=422, json=SAMPLE)
     assert problem["code"] == "plugin-unknown"
-    assert problem["detail"].startswith("no builder named 'keras' is installed; installed are: ")
+    assert problem["detail"].startswith("no builder named 'mxnet' is installed; installed are: ")
     assert "tiny" in problem["detail"]
     assert problem["errors"][0]["path"] == "/model_name"
 

@@ -93,8 +93,7 @@ async def test_tokens_open_what_their_scope_allows(launch, tmp_path):
 
 
 async def test_sigterm_leaves_no_process_and_the_job_goes_on_after_a_restart(launch):
-    slow = {"FIXTURE_ROUND_SECONDS": "0.5"}
-    service = await launch(LOCEX_SPARE_WORKER="1", **slow)
+    service = await launch(LOCEX_SPARE_WORKER="1", FIXTURE_ROUND_SECONDS="2")
     await service.node.put_model()
     await service.node.submit()
     await service.node.until("EVALUATING")
@@ -110,7 +109,7 @@ async def test_sigterm_leaves_no_process_and_the_job_goes_on_after_a_restart(lau
     assert (await waiting.node.call("GET", "/job/status"))["t"]["state"] == "INTERRUPTED"
     await waiting.end(signal.SIGTERM)
 
-    again = await launch(**slow)
+    again = await launch()
     record = await again.node.end()
     assert record["state"] == "FINISHED", record["failure"]
     assert record["resumes"] == 1
@@ -120,8 +119,7 @@ async def test_sigterm_leaves_no_process_and_the_job_goes_on_after_a_restart(lau
 
 
 async def test_after_kill_9_the_worker_ends_and_the_job_goes_on_after_a_restart(launch):
-    slow = {"FIXTURE_ROUND_SECONDS": "0.5"}
-    service = await launch(**slow)
+    service = await launch(FIXTURE_ROUND_SECONDS="2")
     await service.node.put_model()
     await service.node.submit()
     record = await service.node.until("EVALUATING")
@@ -131,7 +129,7 @@ async def test_after_kill_9_the_worker_ends_and_the_job_goes_on_after_a_restart(
     assert code == -signal.SIGKILL
     await gone(family)
 
-    again = await launch(**slow)
+    again = await launch()
     record = await again.node.end()
     assert record["state"] == "FINISHED", record["failure"]
     assert [known["round"] for known in record["history"]] == [1, 2, 3]

@@ -24,9 +24,13 @@ from locex.web.health import READINESS
 from locex.web.metrics import METRICS
 from locex.web.models import MODELS, ModelStore, model_routes
 from locex_server.api import jobs, node
-from locex_server.api.keys import FORMATS, INSTALLED, JOBS, LISTING, SETTINGS
+from locex_server.api.keys import CHECKS, FORMATS, INSTALLED, JOBS, LISTING, SETTINGS
+from locex_server.checks import Checks
 from locex_server.document import PluginSchemas
 from locex_server.formats import Formats
+from locex_server.inspector import Inspector
+from locex_server.observed import JobMetrics
+from locex_server.watching import DataFolder
 
 DESCRIPTION = """Takes part in federated trainings next to data that must not leave this node.
 
@@ -47,7 +51,6 @@ def init_app(settings: NodeSettings) -> web.Application:
     app[SETTINGS] = settings
     app[LISTING] = listing
     app[INSTALLED] = Installed(settings.policy, interpreter=settings.worker_python, folders=settings.plugin_folders)
-    app[FORMATS] = Formats(settings)
     app.cleanup_ctx.append(_own_state)
     return app
 
@@ -63,6 +66,10 @@ async def _own_state(app: web.Application) -> AsyncIterator[None]:
         await store.open()
         stack.push_async_callback(store.close)
         app[MODELS] = ModelStore(store, settings.max_model_mb * 2**20)
+        inspector, folder = Inspector(settings), DataFolder(settings.data_folder)
+        stack.push_async_callback(folder.close)
+        app[FORMATS] = Formats(settings, inspector, folder, app[INSTALLED])
+        app[CHECKS] = Checks(settings, store, inspector, folder, app[INSTALLED])
         app[JOBS] = JobService(settings, store, app[INSTALLED])
         stack.push_async_callback(app[JOBS].close)
         _observe(app)
@@ -75,6 +82,7 @@ async def _own_state(app: web.Application) -> AsyncIterator[None]:
 def _observe(app: web.Application) -> None:
     """Add readiness and gauges, under the older service's names where it had them."""
     settings, registry, store = app[SETTINGS], app[METRICS].registry, app[MODELS].store
+    registry.register(JobMetrics(app[JOBS].live))
     running = Gauge("locex_jobs_running", "Jobs that have a worker.", registry=registry)
     running.set_function(lambda: app[JOBS].running)
     waiting = Gauge("locex_jobs_waiting", "Jobs in the queue.", registry=registry)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Hashable
 from typing import Any
 
+from locex.jobs.choices import BUILDER_FIELDS
 from locex.plugins.listing import Listing, PluginInfo
 from locex.schemas.base import schema_of
 from locex.schemas.job import JobConfiguration
@@ -37,10 +38,19 @@ class PluginSchemas:
         components["SchedulerChoice"] = _any_of(usable, "scheduler")
         components["DataChoice"] = _any_of(usable, "data", key="source")
         components["TransformStep"] = _any_of(usable, "transform", key="id")
+        options = [_options(info, components) for info in usable if info.kind == "builder"]
+        job["properties"]["builder"] |= {"anyOf": [*options, {"type": "object"}]}
         job["properties"]["privacy-mechanisms"] |= {
             "properties": {info.name: _reference(info) for info in usable if info.kind == "privacy"},
             "additionalProperties": {"type": "object"},
         }
+
+
+def _options(info: PluginInfo, components: dict[str, Any]) -> dict[str, Any]:
+    """Return what a job may write in ``builder``: the rest of the builder's fields stand at the top level."""
+    schema = components[_component(info)]
+    properties = {name: value for name, value in schema["properties"].items() if name not in BUILDER_FIELDS}
+    return {"type": "object", "title": schema["title"], "properties": properties, "additionalProperties": False}
 
 
 def _component(info: PluginInfo) -> str:
@@ -72,7 +82,7 @@ def _named(info: PluginInfo, components: dict[str, Any]) -> dict[str, Any]:
     """Return a plugin's schema together with the key that names it, its definitions moved to the components."""
     schema = dict(info.configuration or {})
     for name, definition in schema.pop("$defs", {}).items():
-        components[f"{_component(info)}.{name}"] = definition
+        components[f"{_component(info)}.{name}"] = _moved(definition, info)
     schema = _moved(schema, info)
     schema["description"] = info.description or schema.get("description", "")
     schema["title"] = f"{info.name} ({info.distribution} {info.version})"
@@ -82,7 +92,8 @@ def _named(info: PluginInfo, components: dict[str, Any]) -> dict[str, Any]:
         return _with_key(schema, "source", info.name)
     if info.kind == "transform":
         step = {"type": "object", "title": schema["title"], "description": schema["description"]}
-        properties = {"parameters": {"anyOf": [schema, {"type": "null"}]}}
+        parameters = {"anyOf": [schema, {"type": "null"}]}
+        properties = {"parameters": parameters, "params": parameters}
         return _with_key(step | {"properties": properties, "additionalProperties": False}, "id", info.name)
     return schema
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
-from locex.errors import CrashedPlugin, LocexError
+from locex.jobs.questions import FormatQuestion
 from locex.jobs.site import data_of, format_of
-from locex.jobs.workers import environment_of
-from locex.processes.child import Child, python
+from locex.plugins.installed import Installed
 from locex.schemas.data_format import DataFormat
 from locex.settings import NodeSettings
-
-_PATIENCE = 60.0  # seconds; a folder of many images takes time to look at
+from locex_server.inspector import Inspector
+from locex_server.watching import DataFolder
 
 
 class Formats:
-    """Answers from a short-lived inspect process, again when the data folder's files change."""
+    """Answers from an inspect process, again when the data folder, the choice of source or a plugin changes."""
 
-    def __init__(self, settings: NodeSettings) -> None:
+    def __init__(self, settings: NodeSettings, inspector: Inspector, folder: DataFolder, installed: Installed) -> None:
         self._settings = settings
+        self._inspector = inspector
+        self._folder = folder
+        self._installed = installed
         self._asking = asyncio.Lock()
         self._known: tuple[Any, DataFormat] | None = None
 
@@ -31,35 +32,10 @@ class Formats:
             return stated
         async with self._asking:
             choice = await asyncio.to_thread(data_of, self._settings)
-            content = choice.model_dump(mode="json")
-            state = (content, await asyncio.to_thread(_state, self._settings.data_folder))
+            question = FormatQuestion(data=choice)
+            plugins = (await self._installed.catalog()).fingerprint
+            state = (question.model_dump(mode="json"), plugins, await self._folder.state())
             if self._known is None or self._known[0] != state:
-                self._known = state, await self._ask(content)
+                answer = await self._inspector.ask(question, f"data {choice.source}")
+                self._known = state, DataFormat.model_validate(answer)
             return self._known[1]
-
-    async def _ask(self, choice: dict[str, Any]) -> DataFormat:
-        argv = python("locex.worker.inspect", interpreter=self._settings.worker_python)
-        child = await Child.start(argv, environment=environment_of(self._settings))
-        try:
-            await child.send(choice)
-            async with asyncio.timeout(_PATIENCE):
-                answer = await child.receive()
-        except TimeoutError:
-            raise CrashedPlugin(f"data {choice['source']}", f"did not end within {_PATIENCE:g} s", child.log) from None
-        finally:
-            child.kill()
-            code = await child.wait()
-        if answer is None:
-            raise CrashedPlugin(f"data {choice['source']}", f"ended the process with exit code {code}", child.log)
-        if "error" in answer:
-            raise LocexError.from_json(answer["error"])
-        return DataFormat.model_validate(answer["format"])
-
-
-def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return what changes when files of the data folder do; folders count by their own time."""
-    try:
-        entries = sorted(folder.iterdir())
-        return tuple((entry.name, entry.stat().st_mtime_ns, entry.stat().st_size) for entry in entries)
-    except OSError:
-        return ()

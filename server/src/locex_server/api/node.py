@@ -3,36 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 from collections import defaultdict
 from typing import Any
 
 from aiohttp import web
 
 from locex import machine
-from locex.errors import BrokenPlugin, CrashedPlugin, DataUnavailable, InvalidConfiguration, StoreUnavailable
+from locex.errors import (
+    BrokenPlugin,
+    CrashedPlugin,
+    DataUnavailable,
+    DuplicatePlugin,
+    IncompatiblePlugin,
+    InterpreterUnavailable,
+    InvalidConfiguration,
+    InvalidModel,
+    RefusedPlugin,
+    RepositoryUnavailable,
+    StepFailed,
+    StoreUnavailable,
+    UnknownModel,
+    UnknownPlugin,
+)
+from locex.gpus import find_gpus
+from locex.jobs.questions import FormatVerdict
 from locex.plugins.listing import PluginInfo
 from locex.schemas.capabilities import Capabilities
 from locex.schemas.data_format import DataFormat
 from locex.web.models import MODELS
-from locex.web.routes import Routes
-from locex_server.api.keys import FORMATS, LISTING, SETTINGS
+from locex.web.routes import Routes, Scope
+from locex_server.api.keys import CHECKS, FORMATS, INSTALLED, LISTING, SETTINGS
+from locex_server.checks import FormatCheck
 
 routes = Routes()
 
 
-@routes.get("/capabilities", tag="node", response=Capabilities, errors=(StoreUnavailable,))
+@routes.get("/capabilities", tag="node", response=Capabilities, errors=(StoreUnavailable, InterpreterUnavailable))
 async def get_capabilities(request: web.Request) -> Capabilities:
     """Get the computational capabilities of the machine that AI Local Execution is running on."""
+    installed, folder = request.app[INSTALLED], request.app[SETTINGS].state_folder
     models: defaultdict[str, list[str]] = defaultdict(list)
     for model in await request.app[MODELS].store.list_models():
         models[model.model_name].append(model.model_version)
+    plugins: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for entry in (await installed.catalog()).entries:
+        plugins[entry.kind][entry.name] = entry.origin
     return Capabilities(
-        storage=machine.free_storage(request.app[SETTINGS].state_folder),
+        storage=machine.free_storage(folder),
         RAM=machine.free_memory(),
         GPU=machine.has_gpu(),
         cores=machine.cores(),
-        preinstalled_libraries=await asyncio.to_thread(_libraries),
+        total_storage=machine.total_storage(folder),
+        total_memory=machine.total_memory(),
+        gpus=await asyncio.to_thread(find_gpus),
+        plugins=dict(plugins),
+        preinstalled_libraries=await installed.libraries(),
         available_models=dict(models),
     )
 
@@ -41,22 +66,58 @@ async def get_capabilities(request: web.Request) -> Capabilities:
     "/format",
     tag="node",
     response=DataFormat,
-    errors=(DataUnavailable, InvalidConfiguration, BrokenPlugin, CrashedPlugin),
+    errors=(
+        DataUnavailable,
+        InvalidConfiguration,
+        UnknownPlugin,
+        DuplicatePlugin,
+        IncompatiblePlugin,
+        RefusedPlugin,
+        BrokenPlugin,
+        CrashedPlugin,
+        InterpreterUnavailable,
+    ),
 )
 async def get_format(request: web.Request) -> dict[str, Any]:
     """Get the format of the data that a given instance has currently access to."""
     return (await request.app[FORMATS].current()).model_dump(exclude_none=True)
 
 
-@routes.get("/plugins", tag="node", response=list[PluginInfo])
+@routes.post(
+    "/format/check",
+    tag="node",
+    scope=Scope.RUN,
+    body=FormatCheck,
+    response=FormatVerdict,
+    statuses={"model-unknown": 422},
+    errors=(
+        DataUnavailable,
+        InvalidConfiguration,
+        InvalidModel,
+        UnknownModel,
+        UnknownPlugin,
+        DuplicatePlugin,
+        IncompatiblePlugin,
+        RefusedPlugin,
+        BrokenPlugin,
+        CrashedPlugin,
+        StepFailed,
+        InterpreterUnavailable,
+        RepositoryUnavailable,
+        StoreUnavailable,
+    ),
+)
+async def check_format(request: web.Request, body: FormatCheck) -> FormatVerdict:
+    """Tell whether data source, transformations and model go together, without training.
+
+    The body is a job, or those of its fields that matter here. No example is read: the format that the source declares
+    is passed through every step, and the model is loaded over made-up examples of the last format. Needs the scope
+    *run*, since it runs plugins and may fetch the model.
+    """
+    return await request.app[CHECKS].verdict(body)
+
+
+@routes.get("/plugins", tag="node", response=list[PluginInfo], errors=(InterpreterUnavailable,))
 async def list_plugins(request: web.Request) -> list[PluginInfo]:
     """Return every installed plugin with the schema of its configuration, the broken ones with their error."""
     return await request.app[LISTING].all()
-
-
-def _libraries() -> dict[str, str]:
-    return {
-        name: distribution.version
-        for distribution in importlib.metadata.distributions()
-        if (name := distribution.metadata["Name"])
-    }

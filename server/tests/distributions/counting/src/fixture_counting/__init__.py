@@ -14,11 +14,13 @@ class Source:
         files = len(list(self._folder.iterdir()))
         if not files:
             raise DataUnavailable(f"{self._folder} is empty", remedy="put files there")
-        return DataFormat.of({"tabular": {"size": [files], "asked": os.getpid()}}, {"categorical": {"size": []}})
+        deep = sum(file.stat().st_size for file in self._folder.rglob("*") if file.is_file())
+        told = {"size": [files], "bytes": deep, "asked": os.getpid()}
+        return DataFormat.of({"tabular": told}, {"categorical": {"size": []}})
 
 
 class Counting:
-    """Its format says how many files the data folder has, and which process was asked."""
+    """Its format says how many files the data folder has, their bytes at any depth, and which process was asked."""
 
     @hookimpl
     def locex_config_model(self):
