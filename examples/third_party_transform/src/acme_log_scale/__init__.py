@@ -1,0 +1,1 @@
+"""The transformation log_scale for locex."""
