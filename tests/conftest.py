@@ -24,6 +24,15 @@ MARK = "LOCEX_TEST_MARK"
 OVER = {"FINISHED", "FAILED", "STOPPED"}
 BACKOFF = {"backoff_initial": 0.2, "backoff_max": 1}
 PROGRAMS = Path(__file__).parent / "programs"
+SOON = 180  # seconds within which anything happens, however busy the machine is
+TIMEOUT = 400  # seconds of a whole test
+
+
+def pytest_collection_modifyitems(items):
+    """Give tests of real services more time than others; one that names its own keeps it."""
+    for item in items:
+        if item.path.name.startswith("test_e2e_") and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TIMEOUT))
 
 
 def free_port():
@@ -31,7 +40,7 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def until(condition, what="it", seconds=60):
+def until(condition, what="it", seconds=SOON):
     """Return the first true value of a condition."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -68,6 +77,7 @@ class Programs:
 
     def __init__(self, folder):
         self.folder = folder
+        self.python = sys.executable
         self.mark, self.since = uuid.uuid4().hex, time.time()
         self.started = []
         self.closing = contextlib.ExitStack()
@@ -75,7 +85,7 @@ class Programs:
     def start(self, *argv, log, **environment):
         with (self.folder / log).open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, *map(str, argv)],
+                [self.python, *map(str, argv)],
                 env={**os.environ, MARK: self.mark, "PYTHONUNBUFFERED": "1", **environment},
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -97,7 +107,7 @@ class Programs:
                 os.killpg(process.pid, signal.SIGTERM)
         for process in self.started:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(15)
+                process.wait(30)
         for process in self.alive():
             with contextlib.suppress(psutil.Error):
                 process.kill()
@@ -118,16 +128,16 @@ class Service:
             "LOCEX_STATE_FOLDER": str(self.folder / "state"),
             "DATA_FOLDER": str(self.data),
             "LOCEX_THREADS": "1",
-            "LOCEX_PLUGIN_TIMEOUT": "60",
+            "LOCEX_PLUGIN_TIMEOUT": "120",
             "LOCEX_STOP_GRACE": "5",
-            "LOCEX_PATIENCE": "60",
+            "LOCEX_PATIENCE": "150",
             "LOCEX_FEDERATION_FIELDS": json.dumps(
                 {"flower-grpc": BACKOFF, "flower-superlink": {**BACKOFF, "linger": 1}}
             ),
             **environment,
         }
         self.folder.mkdir()
-        client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
+        client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=SOON)
         self.http = programs.closing.enter_context(client)
         self.posted = set()
 
@@ -172,17 +182,17 @@ class Service:
     def record(self, training_id):
         return self.call("GET", f"/job/{training_id}").json()
 
-    def over(self, training_id, seconds=90):
+    def over(self, training_id, seconds=SOON):
         """Wait for the end and return the record."""
         self.reach(training_id, lambda record: record["state"] in OVER, seconds)
         return self.record(training_id)
 
-    def finished(self, training_id, seconds=90):
+    def finished(self, training_id, seconds=SOON):
         record = self.over(training_id, seconds)
         assert record["state"] == "FINISHED", json.dumps(record["failure"], indent=1)
         return record
 
-    def reach(self, training_id, condition, seconds=90):
+    def reach(self, training_id, condition, seconds=SOON):
         """Wait until the record meets a condition and return it as it was then."""
 
         def reached():
@@ -227,14 +237,16 @@ class Service:
 
 
 class House:
-    """A collector and two nodes with different digits."""
+    """A collector and two nodes with different shares of data: digits, unless others are given."""
 
-    def __init__(self, programs):
+    def __init__(self, programs, given=None, **environment):
         self.collector = Service(programs, "collector", "collector", "serve")
         repository = f"127.0.0.1:{self.collector.port}"
-        self.nodes = [Service(programs, f"node{n}", "serve", REPOSITORY_ADDRESS=repository) for n in (1, 2)]
+        self.nodes = [
+            Service(programs, f"node{n}", "serve", REPOSITORY_ADDRESS=repository, **environment) for n in (1, 2)
+        ]
         self.services = [self.collector, *self.nodes]
-        for node, share in zip(self.nodes, shares(), strict=True):
+        for node, share in zip(self.nodes, given or shares(), strict=True):
             write(node.data, *share)
         for service in self.services:
             service.start()
@@ -243,10 +255,10 @@ class House:
         self.add_model("digits", digits_artefact([64], hidden=[32]))
         self.new_training()
 
-    def add_model(self, name, content):
-        metadata = {"model_name": name, "model_version": "1", "meta": {"library": "pytorch"}}
+    def add_model(self, name, content, *, version="1", library="pytorch"):
+        metadata = {"model_name": name, "model_version": version, "meta": {"library": library}}
         self.collector.call("POST", "/model/", json=metadata)
-        self.collector.call("PUT", f"/model/{name}/1", content=content)
+        self.collector.call("PUT", f"/model/{name}/{version}", content=content)
 
     def new_training(self):
         self.id = f"t-{uuid.uuid4().hex[:8]}"
@@ -261,7 +273,7 @@ class House:
             "model_version": "1",
             "federation": federation,
             "port": self.port,
-            "server_conf": {"num_rounds": rounds, "round_timeout": 60, "wait_timeout": 60},
+            "server_conf": {"num_rounds": rounds, "round_timeout": 150, "wait_timeout": 150},
             "strategy_conf": plan,
         }
         return self.collector.post(self.id, training | changes)
@@ -294,12 +306,17 @@ class House:
 
 
 def shares():
-    """Split the digits so that the first node has most of 0 to 4 and the second most of 5 to 9."""
+    """Return digits for two nodes."""
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
+    return split(x.astype("uint8"), y)
+
+
+def split(x, y):
+    """Share data of ten classes so that the first node has most of 0 to 4 and the second most of 5 to 9."""
     first = np.random.default_rng(7).random(len(y)) < np.where(y < 5, 0.85, 0.15)
-    return [(x[first].astype("uint8"), y[first]), (x[~first].astype("uint8"), y[~first])]
+    return [(x[first], y[first]), (x[~first], y[~first])]
 
 
 def write(folder, x, y):
@@ -348,6 +365,18 @@ def house(shared_house):
 def own_house(programs):
     """A collector and two nodes that this test may kill."""
     return House(programs)
+
+
+@pytest.fixture
+def house_of(programs):
+    """Open a house over data of the test's own: ``house_of(x, y)``, ten classes."""
+    return lambda x, y: House(programs, split(x, y))
+
+
+@pytest.fixture
+def house_with(programs):
+    """Open a house whose nodes have further settings: ``house_with(NAME="value")``."""
+    return lambda **environment: House(programs, **environment)
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_a_killed_service_takes_its_worker_along_and_goes_on_when_restarted(own_
         node.post(house.id, house.job(epochs=LONG))
     worker = psutil.Process(first.training(house.id, 2)["worker"]["pid"])
     first.kill()
-    psutil.wait_procs([worker], timeout=30)
+    psutil.wait_procs([worker], timeout=120)
     assert not worker.is_running()
 
     first.start()
@@ -119,7 +119,7 @@ def test_a_stopped_node_leaves_the_others_to_go_on_where_the_minimum_allows(hous
 
 def test_a_training_without_enough_nodes_fails_and_says_so(house):
     first, second = house.nodes
-    house.collect(2, server_conf={"num_rounds": 2, "round_timeout": 60, "wait_timeout": 60, "round_attempts": 1})
+    house.collect(2, server_conf={"num_rounds": 2, "round_timeout": 150, "wait_timeout": 150, "round_attempts": 1})
     first.post(house.id, house.job(epochs=ENDLESS))
     second.post(house.id, house.job())
     first.training(house.id, 1)

@@ -19,7 +19,8 @@ def trained(shared_house, request):
     house = shared_house
     house.collect(ROUNDS, federation=request.param)
     for node in house.nodes:
-        accepted = node.post(house.id, house.job(federation=request.param, colour="blue"))
+        job = house.job(federation=request.param, client_type_id=f"client of {node.name}", colour="blue")
+        accepted = node.post(house.id, job)
         assert accepted["warnings"] == ["unknown key 'colour' was ignored"]
     yield SimpleNamespace(
         house=house,
@@ -44,9 +45,12 @@ def test_two_nodes_learn_what_neither_has_alone(trained):
             assert one["evaluate_seconds"] > 0
         assert {"locex-flower", "locex-torch-builder", "locex-transforms"} <= record["plugins"].keys()
         assert (record["round"], record["rounds"], record["resumes"]) == (ROUNDS, ROUNDS, 0)
+        assert record["client_type_id"] == f"client of {node.name}"
         assert node.states(trained.id)[:4] == ["QUEUED", "CONFIGURING", "PREPARING", "WAITING"]
 
-    assert [len(one["participants"]) for one in seen["history"]] == [2] * ROUNDS
+    for one in seen["history"]:
+        assert sorted(one["clients"]) == one["participants"]
+        assert sorted(one["clients"].values()) == ["client of node1", "client of node2"]
     assert [one["attempt"] for one in seen["history"]] == [1] * ROUNDS
     assert seen["history"][-1]["evaluation"]["accuracy"] == pytest.approx(accuracy, abs=1e-4)
 
