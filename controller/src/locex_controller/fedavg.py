@@ -20,7 +20,7 @@ class FedAvgConfig(PluginConfig):
 
 
 class FedAvg:
-    """The plugin."""
+    """Federated averaging: the mean of contributions, weighted by their examples."""
 
     @hookimpl
     def locex_config_model(self) -> type[PluginConfig]:

@@ -1,10 +1,8 @@
-"""Dry runs of a job's formats (``POST /format/check``): asked of an inspect process, kept while nothing changed."""
+"""Dry runs of a job's formats (``POST /format/check``), asked of an inspect process."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections import OrderedDict
 from typing import Any
 
 from pydantic import ConfigDict, Field, model_validator
@@ -12,16 +10,13 @@ from pydantic import ConfigDict, Field, model_validator
 from locex.jobs.questions import CheckQuestion, FormatVerdict, Model
 from locex.jobs.repository import Models
 from locex.jobs.site import bypass, fill_in, model_format_of
-from locex.plugins.installed import Installed
 from locex.schemas.base import Configuration, validate
 from locex.schemas.job import DataChoice, JobConfiguration, Pipelines, Positive
 from locex.schemas.model import ModelMetadata, Name
 from locex.settings import NodeSettings
 from locex.store.protocol import Store
 from locex_server.inspector import Inspector
-from locex_server.watching import DataFolder
 
-_KEPT = 32  # verdicts
 _NO_SERVER = "none:1"  # a dry run joins no federation
 _NO_MODEL = "none"
 
@@ -49,32 +44,19 @@ class FormatCheck(Configuration):
 
 
 class Checks:
-    """Verdicts by everything that they depend on."""
+    """Verdicts over the site's data and the node's models."""
 
-    def __init__(
-        self, settings: NodeSettings, store: Store, inspector: Inspector, folder: DataFolder, installed: Installed
-    ) -> None:
+    def __init__(self, settings: NodeSettings, store: Store, models: Models, inspector: Inspector) -> None:
         self._settings = settings
-        self._models = Models(store, settings.repository_address, max_bytes=settings.max_model_mb * 2**20)
         self._store = store
+        self._models = models
         self._inspector = inspector
-        self._folder = folder
-        self._installed = installed
-        self._kept: OrderedDict[str, FormatVerdict] = OrderedDict()
 
     async def verdict(self, check: FormatCheck) -> FormatVerdict:
         """Return whether the formats go together; raise what is wrong with the plugins or the model's bytes."""
         question, warnings = await self._question(check)
-        plugins = (await self._installed.catalog()).fingerprint
-        state = json.dumps([question.model_dump(mode="json"), plugins, await self._folder.state()])
-        if state not in self._kept:
-            answer = await self._inspector.ask(question, _named(question))
-            self._kept[state] = FormatVerdict.model_validate(answer)
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(state)
-        known = self._kept[state]
-        return known.model_copy(update={"warnings": [*warnings, *known.warnings]})
+        found = FormatVerdict.model_validate(await self._inspector.ask(question, _named(question)))
+        return found.model_copy(update={"warnings": [*warnings, *found.warnings]})
 
     async def _question(self, check: FormatCheck) -> tuple[CheckQuestion, list[str]]:
         given = check.model_dump(exclude_none=True) | {"server_address": _NO_SERVER}

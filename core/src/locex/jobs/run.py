@@ -126,7 +126,8 @@ class Run:
             await self._registry.enter(self.run_id, JobState.STOPPED)
             return
         await self._registry.enter(self.run_id, JobState.PREPARING)
-        self._beginning = asyncio.create_task(self._begin(worker, record))
+        job = JobConfiguration.model_validate(record.configuration)
+        self._beginning = asyncio.create_task(self._begin(worker, record, job))
         try:
             await self._beginning
         except asyncio.CancelledError:
@@ -137,16 +138,14 @@ class Run:
         finally:
             self._beginning = None
         self._deadline = time.monotonic() + self._settings.prepare_timeout
-        resources = JobConfiguration.model_validate(record.configuration).resources
-        self._round_timeout = resources.round_timeout or math.inf
-        watch = asyncio.create_task(self._watch(worker, resources))
+        self._round_timeout = job.resources.round_timeout or math.inf
+        watch = asyncio.create_task(self._watch(worker, job.resources))
         try:
             await self._listen(worker)
         finally:
             watch.cancel()
 
-    async def _begin(self, worker: Worker, record: JobRecord) -> None:
-        job = JobConfiguration.model_validate(record.configuration)
+    async def _begin(self, worker: Worker, record: JobRecord, job: JobConfiguration) -> None:
         metadata = await persist(lambda: self._models.metadata(job.model_name, job.model_version))
         stored = await persist(lambda: self._models.fetch(metadata))
         digest = record.artefact or str(stored.digest)

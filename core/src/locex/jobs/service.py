@@ -58,7 +58,7 @@ class JobService:
         self._store = store
         self._installed = installed
         self._registry = Registry(store)
-        self._models = Models(store, settings.repository_address, max_bytes=settings.max_model_mb * 2**20)
+        self.models = Models(store, settings.repository_address, max_bytes=settings.max_model_mb * 2**20)
         self._checkpoints = Checkpoints(store, wanted=settings.checkpoints == "store")
         self._spare = Spare(settings)
         self._configuring: set[str] = set()
@@ -99,7 +99,7 @@ class JobService:
         job = _with_training_id(job, training_id)
         job, defaults = fill_in(job, self._settings)
         await check_server(job.server_address, self._settings.allowed_servers)
-        metadata = await self._models.metadata(job.model_name, job.model_version)
+        metadata = await self.models.metadata(job.model_name, job.model_version)
         library = metadata.meta.library
         job, bypassed = bypass(job, library, self._settings)
         await self._require_new_version(job)
@@ -220,7 +220,7 @@ class JobService:
             settings=self._settings,
             store=self._store,
             registry=self._registry,
-            models=self._models,
+            models=self.models,
             checkpoints=self._checkpoints,
             start_worker=self._start_worker,
         )

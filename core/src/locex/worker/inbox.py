@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from locex.jobs.messages import Heartbeat, Stop, ToWorker, as_json, to_worker
+from locex.jobs.messages import Heartbeat, Stop, ToWorker, Warned, as_json, to_worker
 from locex.processes.channel import Channel, end_group
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,10 @@ class Inbox:
     def send(self, message: BaseModel) -> None:
         """Send a message to the service."""
         self._channel.send(as_json(message))
+
+    def warn(self, text: str) -> None:
+        """Put a sentence among the warnings of the job's record."""
+        self.send(Warned(text=text))
 
     def next(self, kind: type[MessageT]) -> MessageT:
         """Wait for the next message, which must be of this kind."""

@@ -18,7 +18,6 @@ from locex.jobs.messages import (
     Left,
     Ready,
     Refused,
-    Warned,
 )
 from locex.plugins.catalog import Catalog, read_catalog
 from locex.schemas.record import FailureKind
@@ -83,7 +82,7 @@ def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
 
     participant = _participant(plan, session, folder, inbox, site)
     if begin.resume and not participant.resume():
-        inbox.send(Warned(text="no checkpoint was found: optimizer and scheduler begin anew"))
+        inbox.warn("no checkpoint was found: optimizer and scheduler begin anew")
     _federate(plan, participant, folder, site)
 
     export = plan.job.export
@@ -91,9 +90,9 @@ def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
     if not participant.holds_global and plan.in_order("privacy"):
         # What no mechanism has seen must not lie where a later job could send it: as its initial weights, say.
         session.set_parameters(participant.parameters())
-        inbox.send(Warned(text="the server sent no weights after the last fit: the model is the last global one"))
+        inbox.warn("the server sent no weights after the last fit: the model is the last global one")
     elif not participant.holds_global:
-        inbox.send(Warned(text="the server sent no weights after the last fit: the model is this node's own"))
+        inbox.warn("the server sent no weights after the last fit: the model is this node's own")
     files = session.export(folder / "model", export.formats)
     return participant.ended_early, files
 
@@ -109,7 +108,7 @@ def _build(
         prepared.data,
         seed=seed,
         should_stop=inbox.stopping,
-        warn=lambda text: inbox.send(Warned(text=text)),
+        warn=inbox.warn,
     )
 
 
@@ -118,7 +117,7 @@ def _surroundings(inbox: Inbox, begin: Begin) -> Surroundings:
         folder=Path(begin.folder),
         models=begin.models,
         should_stop=inbox.stopping,
-        warn=lambda text: inbox.send(Warned(text=text)),
+        warn=inbox.warn,
     )
 
 

@@ -9,20 +9,13 @@ from pydantic import BaseModel, Field
 
 from locex.errors import (
     ActiveJob,
-    BrokenPlugin,
-    CrashedPlugin,
-    DuplicatePlugin,
-    IncompatiblePlugin,
-    InterpreterUnavailable,
     InvalidConfiguration,
     QueueFull,
-    RefusedPlugin,
     RepositoryUnavailable,
     ServerRefused,
     StoreUnavailable,
     UnknownJob,
     UnknownModel,
-    UnknownPlugin,
 )
 from locex.schemas.base import Configuration
 from locex.schemas.record import JobRecord, JobState
@@ -30,6 +23,7 @@ from locex.web.models import blob_response
 from locex.web.routes import Routes, Scope
 from locex.web.sse import last_event_id, stream_events
 from locex_server.api.keys import JOBS
+from locex_server.api.plugin_errors import PLUGIN_ERRORS
 
 
 class JobAccepted(BaseModel):
@@ -80,14 +74,8 @@ routes = Routes()
     errors=(
         InvalidConfiguration,
         UnknownModel,
-        UnknownPlugin,
-        DuplicatePlugin,
-        IncompatiblePlugin,
-        RefusedPlugin,
+        *PLUGIN_ERRORS,
         ServerRefused,
-        BrokenPlugin,
-        CrashedPlugin,
-        InterpreterUnavailable,
         ActiveJob,
         QueueFull,
         RepositoryUnavailable,

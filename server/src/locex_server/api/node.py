@@ -10,29 +10,23 @@ from aiohttp import web
 
 from locex import machine
 from locex.errors import (
-    BrokenPlugin,
-    CrashedPlugin,
     DataUnavailable,
-    DuplicatePlugin,
-    IncompatiblePlugin,
     InterpreterUnavailable,
     InvalidConfiguration,
     InvalidModel,
-    RefusedPlugin,
     RepositoryUnavailable,
     StepFailed,
     StoreUnavailable,
     UnknownModel,
-    UnknownPlugin,
 )
 from locex.gpus import find_gpus
 from locex.jobs.questions import FormatVerdict
 from locex.plugins.listing import PluginInfo
 from locex.schemas.capabilities import Capabilities
 from locex.schemas.data_format import DataFormat
-from locex.web.models import MODELS
 from locex.web.routes import Routes, Scope
-from locex_server.api.keys import CHECKS, FORMATS, INSTALLED, LISTING, SETTINGS
+from locex_server.api.keys import CHECKS, FORMATS, INSTALLED, JOBS, LISTING, SETTINGS
+from locex_server.api.plugin_errors import PLUGIN_ERRORS
 from locex_server.checks import FormatCheck
 
 routes = Routes()
@@ -42,9 +36,6 @@ routes = Routes()
 async def get_capabilities(request: web.Request) -> Capabilities:
     """Get the computational capabilities of the machine that AI Local Execution is running on."""
     installed, folder = request.app[INSTALLED], request.app[SETTINGS].state_folder
-    models: defaultdict[str, list[str]] = defaultdict(list)
-    for model in await request.app[MODELS].store.list_models():
-        models[model.model_name].append(model.model_version)
     plugins: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for entry in (await installed.catalog()).entries:
         plugins[entry.kind][entry.name] = entry.origin
@@ -58,7 +49,7 @@ async def get_capabilities(request: web.Request) -> Capabilities:
         gpus=await asyncio.to_thread(find_gpus),
         plugins=dict(plugins),
         preinstalled_libraries=await installed.libraries(),
-        available_models=dict(models),
+        available_models=await request.app[JOBS].models.versions(),
     )
 
 
@@ -66,17 +57,7 @@ async def get_capabilities(request: web.Request) -> Capabilities:
     "/format",
     tag="node",
     response=DataFormat,
-    errors=(
-        DataUnavailable,
-        InvalidConfiguration,
-        UnknownPlugin,
-        DuplicatePlugin,
-        IncompatiblePlugin,
-        RefusedPlugin,
-        BrokenPlugin,
-        CrashedPlugin,
-        InterpreterUnavailable,
-    ),
+    errors=(DataUnavailable, InvalidConfiguration, *PLUGIN_ERRORS),
 )
 async def get_format(request: web.Request) -> dict[str, Any]:
     """Get the format of the data that a given instance has currently access to."""
@@ -95,14 +76,8 @@ async def get_format(request: web.Request) -> dict[str, Any]:
         InvalidConfiguration,
         InvalidModel,
         UnknownModel,
-        UnknownPlugin,
-        DuplicatePlugin,
-        IncompatiblePlugin,
-        RefusedPlugin,
-        BrokenPlugin,
-        CrashedPlugin,
         StepFailed,
-        InterpreterUnavailable,
+        *PLUGIN_ERRORS,
         RepositoryUnavailable,
         StoreUnavailable,
     ),
