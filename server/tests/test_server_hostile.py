@@ -104,6 +104,17 @@ async def test_what_a_step_forks_ends_with_its_worker(node):
     assert not [one for one in workers if folder in (one.info["environ"] or {}).values()]
 
 
+async def test_a_step_that_hangs_is_ended_and_the_next_job_runs(open_node):
+    node = await open_node(prepare_timeout=3, max_resumes=0)
+    await node.put_model()
+    await node.submit("t", transformations=step("lingering"))
+    failure = (await node.end("t"))["failure"]
+    assert failure["kind"] == "timed out"
+    assert "LOCEX_PREPARE_TIMEOUT" in failure["remedy"]
+    await node.submit("good")
+    assert (await node.end("good"))["state"] == "FINISHED"
+
+
 async def test_a_step_that_takes_all_memory_is_ended(node):
     await node.submit("t", transformations=step("hoarding"), resources={"memory_mb": 512})
     failure = (await node.end("t"))["failure"]

@@ -44,6 +44,7 @@ async def test_capabilities_bear_the_names_of_the_public_description(node):
     assert {"storage", "RAM", "GPU", "preinstalled_libraries", "available_models"} <= set(found)
     assert found["storage"] > 0
     assert found["RAM"] > 0
+    assert 1 <= found["cores"] <= os.cpu_count()
     assert found["preinstalled_libraries"]["locex-core"] == "1.0.0"
     assert found["storage"] <= found["total_storage"]
     assert found["RAM"] <= found["total_memory"]

@@ -15,8 +15,8 @@ from locex.errors import BrokenPlugin, LocexError
 from locex.plugins.catalog import Entry
 from locex.plugins.host import Host
 from locex.processes.channel import Channel
+from locex.processes.memory import hard_limit
 from locex.schemas.base import schema_of
-from locex.worker.memory import hard_limit
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "flwr", "onnxruntime", "jax")
 

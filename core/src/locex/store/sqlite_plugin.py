@@ -23,7 +23,7 @@ class SqliteConfig(PluginConfig):
 
 
 class SqlitePlugin:
-    """Offers `SqliteStore`."""
+    """Records in SQLite, models in files beside it (``sqlite``)."""
 
     @hookimpl
     def locex_config_model(self) -> type[PluginConfig]:

@@ -20,11 +20,11 @@ from locex.plugins.host import Configured, Host
 from locex.processes.answers import answer_of, short_lived
 from locex.processes.channel import Channel
 from locex.processes.child import python
+from locex.processes.memory import hard_limit
 from locex.schemas.job import TrainConfig
 from locex.schemas.model import ModelMetadata
 from locex.settings import WITHHELD
 from locex.testing.contract.verdict import Verdict
-from locex.worker.memory import hard_limit
 
 TRIED = ("transform", "data", "builder", "privacy")
 """Kinds that can be tried without a federation; a store has `locex.testing.store_contract`."""
@@ -40,7 +40,7 @@ class Trial(BaseModel):
     model: Path | None = Field(default=None, description="A builder's artefact.")
     optimizer: dict[str, Any] = Field(default_factory=dict, description="A builder's optimizer: its name and fields.")
     memory_mb: int | None = Field(default=None, description="Memory that it may take.")
-    data_folder: Path = Field(default=Path(), description="Where a data source reads.")
+    data_folder: Path | None = Field(default=None, description="Where a data source reads.")
 
 
 async def verdict_on(trial: Trial, *, interpreter: str | None = None, patience: float = 60) -> Verdict:
@@ -88,7 +88,7 @@ def _transform(host: Host, plugin: Configured, trial: Trial) -> Verdict:
 def _source(host: Host, plugin: Configured, trial: Trial) -> Verdict:
     from locex.testing.contract.data import try_source
 
-    if not trial.data_folder.name:
+    if trial.data_folder is None:
         return Verdict(notes=["not tried: give the folder of its data"])
     return try_source(host.data(plugin, SiteContext(trial.data_folder, 0)))
 
@@ -131,8 +131,8 @@ def _builder(host: Host, plugin: Configured, trial: Trial) -> Verdict:
 def _mechanism(host: Host, plugin: Configured) -> Verdict:
     from locex.testing.contract.privacy import memory_ledgers, try_mechanism
 
-    _, ledger = memory_ledgers()
-    return try_mechanism(host.privacy(plugin, PrivacyContext("data", ledger, lambda _unit, _epsilon: None)))
+    context = PrivacyContext("data", memory_ledgers(), lambda _unit, _epsilon: None)
+    return try_mechanism(host.privacy(plugin, context))
 
 
 def main() -> None:

@@ -10,12 +10,12 @@ from locex.api import Array, Dataset, LocalData, ModelArtefact, ModelSignature, 
 from locex.errors import FormatMismatch
 from locex.jobs.questions import CheckQuestion, FormatStep, FormatVerdict, Model, Signature, Tensor
 from locex.plugins.catalog import Catalog
+from locex.processes.memory import hard_limit
 from locex.schemas.data_format import DataFormat, SideFormat
 from locex.settings import SiteSettings
 from locex.worker.building import build
 from locex.worker.chain import chains_of
 from locex.worker.data import DIFFERENT_ENDS, declared_by, faults_of, source_of
-from locex.worker.memory import hard_limit
 from locex.worker.needs import require
 from locex.worker.plan import Plan, make_plan
 from locex.worker.trail import Trail, follow
@@ -42,8 +42,9 @@ def dry_run(question: CheckQuestion, catalog: Catalog, site: SiteSettings) -> Fo
         require([*train_steps, *test_steps], site.preprocessed_folder or site.data_folder, question.models)
     except FormatMismatch as error:
         faults.append(error.message)
-    verdict = FormatVerdict(fits=not faults, differences=faults, train=_told(train), test=_told(test))
-    verdict.warnings = list(plan.warnings)
+    verdict = FormatVerdict(
+        fits=False, differences=faults, train=_told(train), test=_told(test), warnings=list(plan.warnings)
+    )
     if fault is None:
         _add_model(verdict, plan, question, catalog, site, train)
     verdict.fits = not verdict.differences

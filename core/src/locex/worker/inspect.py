@@ -16,11 +16,11 @@ from locex.jobs.questions import CheckQuestion, FormatQuestion, question_of
 from locex.plugins.catalog import Catalog, read_catalog
 from locex.plugins.host import Host
 from locex.processes.channel import Channel
+from locex.processes.memory import hard_limit
 from locex.schemas.data_format import DataFormat
 from locex.settings import PluginSettings, SiteSettings
 from locex.worker.data import declared_by, site_context
 from locex.worker.dry_run import dry_run
-from locex.worker.memory import hard_limit
 
 
 def source_format(question: FormatQuestion, catalog: Catalog, site: SiteSettings) -> DataFormat:

@@ -20,6 +20,7 @@ from locex.jobs.messages import (
     Refused,
 )
 from locex.plugins.catalog import Catalog, read_catalog
+from locex.processes.memory import hard_limit
 from locex.schemas.record import FailureKind
 from locex.settings import PluginSettings, SiteSettings
 from locex.worker import data
@@ -27,7 +28,6 @@ from locex.worker.building import build
 from locex.worker.checkpoint import Checkpoint
 from locex.worker.inbox import Inbox
 from locex.worker.ledger import ServiceLedger
-from locex.worker.memory import hard_limit
 from locex.worker.participant import NodeParticipant
 from locex.worker.plan import Plan, make_plan
 from locex.worker.preparation import Surroundings

@@ -9,7 +9,7 @@ from locex_mongo_store.options import MongoConfig
 
 
 class MongoPlugin:
-    """Offers `locex_mongo_store.store.MongoStore`."""
+    """Records and models in MongoDB (``mongodb``)."""
 
     @hookimpl
     def locex_config_model(self) -> type[PluginConfig]:

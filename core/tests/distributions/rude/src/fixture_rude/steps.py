@@ -67,6 +67,11 @@ class Quitting(Rude):
         os._exit(7)
 
 
+class Lingering(Rude):
+    def transform_data(self, data):
+        time.sleep(600)
+
+
 class Forking(Rude):
     def transform_data(self, data):
         if os.fork() == 0:
