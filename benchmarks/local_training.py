@@ -19,28 +19,23 @@ import argparse
 import itertools
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+import sessions
 import torch
+from sessions import Data, plugin
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from locex.api import BuildContext, Dataset, LocalData, ModelArtefact, TrainingSession
-from locex.schemas.data_format import DataFormat
+from locex.api import Dataset, TrainingSession
 from locex.schemas.job import TrainConfig
-from locex.schemas.model import ModelMetadata
-
-Data = tuple[Dataset, Dataset]
 
 
 def images() -> Data:
@@ -93,19 +88,11 @@ TASKS = {
 }
 
 
-def plugin(kind: str, name: str) -> Any:
-    (entry,) = entry_points(group=f"locex.{kind}", name=f"pytorch.{name}" if kind != "builder" else name)
-    return entry.load()()
-
-
-def architecture(name: str, fields: Any, seed: int | None = None) -> nn.Module:
-    chosen = plugin("architecture", name)
-    module: nn.Module = chosen.locex_create_architecture(chosen.locex_config_model()(**fields), seed or 0)
-    return module
+architecture = partial(sessions.architecture, "pytorch")
 
 
 def optimizer(name: str) -> Any:
-    chosen = plugin("optimizer", name)
+    chosen = plugin("optimizer", f"pytorch.{name}")
     fields = {"lr": 0.001} if name == "adam" else {"lr": 0.05, "momentum": 0.9}
     return lambda parameters: chosen.locex_create_optimizer(chosen.locex_config_model()(**fields), parameters)
 
@@ -113,26 +100,8 @@ def optimizer(name: str) -> Any:
 def make_session(
     task: Task, path: Path, data: Data, make_optimizer: Callable[[Any], Any], seed: int
 ) -> TrainingSession:
-    metadata = ModelMetadata.model_validate({"model_name": "m", "model_version": "1", "meta": {"library": "pytorch"}})
-    data_format = DataFormat.of({"any": {"size": list(data[0].x.shape[1:])}}, {"categorical": {"size": []}})
-    context = BuildContext(
-        artefact=ModelArtefact(path, metadata, ""),
-        data=LocalData(*data, data_format),
-        num_classes=None,
-        config=task.config,
-        optimizer=make_optimizer,
-        scheduler=None,
-        warmup=None,
-        warmup_scheduler=None,
-        architecture=architecture,
-        threads=torch.get_num_threads(),
-        seed=seed,
-    )
-    builder = plugin("builder", "pytorch")
-    session: TrainingSession = builder.locex_create_builder(
-        builder.locex_config_model()(eval_metrics=["accuracy"]), context
-    )
-    return session
+    threads = torch.get_num_threads()
+    return sessions.make_session("pytorch", path, data, task.config, make_optimizer, threads=threads, seed=seed)
 
 
 def run_session(task: Task, session: TrainingSession) -> tuple[float, float]:
@@ -221,20 +190,6 @@ def profile(task: Task, path: Path, data: Data, optimizer_name: str) -> tuple[di
     return shares, {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
 
 
-def memory(task: Task, path: Path, data: Data, optimizer_name: str) -> dict[str, float]:
-    """Return resident MiB of this process with PyTorch and the data, with a session, and after two rounds."""
-    process, mebi = psutil.Process(), 2**20
-    before = process.memory_info().rss / mebi
-    session = make_session(task, path, data, optimizer(optimizer_name), 0)
-    made = process.memory_info().rss / mebi
-    for server_round in (1, 2):
-        session.fit(task.config, server_round=server_round)
-        session.evaluate(task.config)
-    size = sum(array.nbytes for array in session.get_parameters().values()) / mebi
-    after = process.memory_info().rss / mebi
-    return {"torch and data": before, "session": made, "two rounds": after, "parameters": size}
-
-
 def compare(task: Task, path: Path, data: Data, given: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, list[tuple[float, float]]] = {"session": [], "loop": []}
     for repeat in range(given.repeats + 1):
@@ -246,13 +201,6 @@ def compare(task: Task, path: Path, data: Data, given: argparse.Namespace) -> di
     seconds = {name: statistics.median(run[0] for run in runs) for name, runs in results.items()}
     accuracy = {name: statistics.mean(run[1] for run in runs) for name, runs in results.items()}
     return {"seconds": seconds, "accuracy": accuracy, "ratio": seconds["session"] / seconds["loop"]}
-
-
-def in_a_process_of_its_own(name: str, given: argparse.Namespace) -> dict[str, float]:
-    fields = ["--memory-of", name, "--optimizer", given.optimizer, "--threads", str(given.threads)]
-    done = subprocess.run([sys.executable, __file__, *fields], check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
 
 
 def main() -> None:
@@ -274,11 +222,14 @@ def main() -> None:
             path = Path(folder) / "model.zip"
             write_architecture(path, architecture=task.architecture, config=dict(task.fields), seed=0)
             if given.memory_of:
-                print(json.dumps(memory(task, path, data, given.optimizer)))
+                make = partial(make_session, task, path, data, optimizer(given.optimizer), 0)
+                print(json.dumps(sessions.memory(make, task.config, "torch and data")))
                 return
             found[name] = compare(task, path, data, given)
             shares, beside = profile(task, path, data, given.optimizer)
-            found[name] |= {"shares": shares, "milliseconds": beside, "mebibytes": in_a_process_of_its_own(name, given)}
+            fields = ["--memory-of", name, "--optimizer", given.optimizer, "--threads", given.threads]
+            mebibytes = sessions.in_a_process_of_its_own(__file__, *fields)
+            found[name] |= {"shares": shares, "milliseconds": beside, "mebibytes": mebibytes}
     if given.json:
         print(json.dumps({"threads": given.threads, "repeats": given.repeats, "tasks": found}))
         return

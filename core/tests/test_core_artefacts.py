@@ -7,17 +7,29 @@ import resource
 import stat
 import struct
 import zipfile
+from importlib.metadata import version
+from itertools import chain
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
+from locex.artefacts.architecture import create, write_initial, write_trained
 from locex.artefacts.archive import MAX_ENTRIES, open_archive, read_entry
+from locex.artefacts.batches import BatchPlan
 from locex.artefacts.formats import name_of, wrong_format
 from locex.artefacts.manifest import MANIFEST, WEIGHTS, Manifest, read_manifest, require_fitting, write_artefact
-from locex.artefacts.memory import allocated, require_room, room
+from locex.artefacts.memory import require_room
 from locex.artefacts.programs import require_programs
-from locex.errors import InvalidModel
+from locex.artefacts.state import require_version
+from locex.errors import InvalidConfiguration, InvalidModel, LocexError, UnknownPlugin
+from locex.processes.memory import allocated, hard_limit, room
+from locex.schemas.architecture import OutputConfig
+from locex.schemas.base import validate
+from locex.schemas.job import TrainConfig
+from locex.schemas.objectives import CommonLoss, MetricName, plain_name
 from locex.settings import NodeSettings, SiteSettings, worker_environment
-from locex.worker.memory import hard_limit
 
 CONTENT = {"format": "architecture", "library": "tiny", "architecture": "net", "config": {"units": 3}}
 
@@ -163,6 +175,115 @@ def test_every_tensor_that_does_not_fit_is_named():
         assert part in caught.value.message
     assert "every tensor" in caught.value.remedy
     require_fitting({"a": (16, 8)}, {"a": [16, 8]})
+
+
+# --- architectures ----------------------------------------------------------------------------------------------------
+
+
+def test_an_architecture_is_made_as_its_manifest_says():
+    def refuse(name, config, seed):
+        raise InvalidConfiguration("/units: too many")
+
+    manifest = Manifest.model_validate(CONTENT | {"seed": 7})
+    assert create(manifest, SimpleNamespace(architecture=lambda *given: given)) == ("net", {"units": 3}, 7)
+    with pytest.raises(InvalidModel, match="does not fit the architecture 'net': /units: too many") as caught:
+        create(manifest, SimpleNamespace(architecture=refuse))
+    assert "correct the manifest's config" in caught.value.remedy
+
+
+def test_an_architecture_that_is_not_installed_is_not_written(tmp_path):
+    with pytest.raises(UnknownPlugin, match=r"no architecture named 'tiny\.net' is installed"):
+        write_initial(tmp_path / "a", library="tiny", architecture="net", config={}, seed=0, weights_of=bytes)
+    assert not (tmp_path / "a").exists()
+
+
+def test_trained_weights_are_not_those_of_the_seed(tmp_path):
+    path = write_trained(tmp_path, Manifest.model_validate(CONTENT | {"seed": 7}), b"trained")
+    assert path == tmp_path / "model.zip"
+    with path.open("rb") as file:
+        archive = open_archive(file)
+        assert read_manifest(archive, "tiny").seed is None
+        assert read_entry(archive, WEIGHTS) == b"trained"
+
+
+@pytest.mark.parametrize(
+    ("given", "units"),
+    [
+        ({"num_classes": 10}, 10),
+        ({"outputs": 3}, 3),
+        ({"num_classes": 2, "outputs": 1}, 1),
+        ({"num_classes": 4, "outputs": 4}, 4),
+        ({}, "must be given"),
+        ({"num_classes": 3, "outputs": 1}, "outputs must equal num_classes"),
+        ({"num_classes": 1}, "greater than or equal to 2"),
+        ({"outputs": 0}, "greater than 0"),
+    ],
+)
+def test_an_architecture_has_as_many_units_as_classes_or_as_it_says(given, units):
+    if isinstance(units, int):
+        assert validate(OutputConfig, given).units == units
+    else:
+        with pytest.raises(InvalidConfiguration, match=units):
+            validate(OutputConfig, given)
+
+
+# --- names of losses and metrics --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "plain", "kind"),
+    [
+        ("CategoricalCrossentropy", "categorical_crossentropy", CommonLoss),
+        ("BCEWithLogitsLoss", "bce_with_logits", CommonLoss),
+        (" MSE ", "mse", MetricName),
+        ("RootMeanSquaredError", "root_mean_squared_error", MetricName),
+        ("AUC", "auc", MetricName),
+    ],
+)
+def test_names_of_classes_are_names(name, plain, kind):
+    assert plain_name(name) == plain
+    assert TypeAdapter(kind).validate_python(plain_name(name)) == plain
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+class Plan(BatchPlan):
+    def _shuffled(self, seed):
+        return np.random.default_rng(seed).permutation(self._examples)
+
+
+def batches_of(epochs, *, steps=None, server_round=1):
+    plan = Plan(10, TrainConfig(batch_size=4, steps_per_epoch=steps), seed=0, server_round=server_round)
+    return [[list(batch) for batch in plan.epoch(number)] for number in range(epochs)]
+
+
+def test_every_pass_takes_each_example_once_in_an_order_of_its_own():
+    passes = batches_of(2)
+    assert [[len(batch) for batch in one] for one in passes] == [[4, 4, 2]] * 2
+    assert all(sorted(chain(*one)) == list(range(10)) for one in passes)
+    assert passes[0] != passes[1]
+    assert passes == batches_of(2)
+    assert passes != batches_of(2, server_round=2)
+
+
+def test_a_short_epoch_goes_on_where_the_last_one_ended():
+    whole, short = batches_of(2), batches_of(3, steps=2)
+    assert [*chain(*short)] == [*chain(*whole)]
+    assert batches_of(1, steps=9) == batches_of(1)
+
+
+# --- states -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_state_of_another_major_version_is_not_taken_up():
+    installed = version("locex-core")
+    require_version("locex-core", installed)
+    require_version("locex-core", installed.partition(".")[0] + ".999")
+    with pytest.raises(LocexError, match=f"of locex-core 999.0, installed is {installed}") as caught:
+        require_version("locex-core", "999.0")
+    assert caught.value.error_code == "state-incompatible"
+    assert "start it anew" in caught.value.remedy
 
 
 # --- formats ----------------------------------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ import pytest
 from sklearn import metrics as sk
 
 from locex.errors import InvalidConfiguration
+from locex.schemas.objectives import MetricName
 from locex_keras_builder.kerases import import_keras
 from locex_keras_builder.losses import loss_named
 from locex_keras_builder.metrics import metrics_named
-from locex_keras_builder.names import MEASURES, MetricName
+from locex_keras_builder.names import MEASURES
 
 KERASES = ["keras", "tf_keras"]
 both = pytest.mark.parametrize("keras", KERASES)

@@ -8,7 +8,9 @@ import torch
 
 from locex.api import Dataset, Stopped
 from locex.errors import DataUnavailable, FormatMismatch, InvalidConfiguration, InvalidModel, LocexError
-from locex.schemas.job import TrainConfig
+from locex.schemas.job import JobConfiguration, TrainConfig
+from locex.worker.checkpoint import Checkpoint
+from locex.worker.participant import NodeParticipant
 from locex_torch_builder.artefact import write_architecture
 from locex_torch_builder.batches import BatchPlan
 
@@ -354,6 +356,32 @@ def test_entries_of_the_configuration_train_as_they_say(mlp, make_session):
         TrainConfig(batch_size=1000),
     ]
     assert [session.fit(entry, server_round=i).examples for i, entry in enumerate(entries, 1)] == [24, 90, 90]
+
+
+def test_the_server_s_fit_configuration_chooses_an_entry(mlp, make_session, tmp_path):
+    job = {
+        "server_address": "h:1",
+        "model_name": "m",
+        "model_version": "1",
+        "config": [
+            {"config_id": "small", "batch_size": 8, "steps_per_epoch": 3},
+            {"config_id": "large", "batch_size": 45},
+        ],
+        "optimizer_config": {"optimizer": "sgd"},
+    }
+    participant = NodeParticipant(
+        job=JobConfiguration.model_validate(job),
+        session=make_session(mlp),
+        mechanisms=[],
+        checkpoint=Checkpoint(tmp_path / "checkpoint"),
+        send=lambda _: None,
+        should_stop=lambda: False,
+        max_norm=1e6,
+    )
+    weights = list(participant.parameters().values())
+    chosen = [{"config_id": "large"}, {"config_id": "small"}, {"config_id": "unknown"}, {}]
+    told = [participant.fit(weights, one | {"server_round": number}) for number, one in enumerate(chosen, 1)]
+    assert [update.examples for update in told] == [90, 24, 24, 24]
 
 
 def test_an_exported_program_is_trained(tmp_path, make_session, kit):

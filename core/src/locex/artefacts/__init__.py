@@ -1,1 +1,1 @@
-"""What builders share about model artefacts: checked archives, and the manifest of a named architecture."""
+"""What builders share: checked archives, named architectures, bounds, and the batches of a round."""

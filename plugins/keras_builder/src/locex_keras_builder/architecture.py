@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import zipfile
+from functools import partial
 from typing import Any
 
 import safetensors.numpy
 from safetensors import SafetensorError
 
 from locex.api import BuildContext
+from locex.artefacts.architecture import create
 from locex.artefacts.archive import MAX_BYTES, read_entry
 from locex.artefacts.manifest import WEIGHTS, read_manifest, require_fitting
-from locex.errors import InvalidConfiguration, InvalidModel
+from locex.errors import InvalidModel
 from locex_keras_builder.dry import declared_elements, require_backed
 from locex_keras_builder.kerases import import_keras
 from locex_keras_builder.model import LoadedModel, signed
@@ -25,18 +27,9 @@ def load_architecture(archive: zipfile.ZipFile, context: BuildContext) -> Loaded
     keras = import_keras("keras")
     weights = _read_weights(read_entry(archive, WEIGHTS)) if WEIGHTS in archive.namelist() else None
     stored = MAX_BYTES // 4 if weights is None else sum(array.size for array in weights.values())
-
-    def make() -> Any:
-        return context.architecture(manifest.architecture, manifest.config, manifest.seed)
-
-    try:
-        require_backed(declared_elements(keras, make), stored)
-        model = make()
-    except InvalidConfiguration as error:
-        raise InvalidModel(
-            f"the artefact's manifest does not fit the architecture {manifest.architecture!r}: {error.message}",
-            remedy="correct the manifest's config, and upload the artefact as a new version",
-        ) from error
+    make = partial(create, manifest, context)
+    require_backed(declared_elements(keras, make), stored)
+    model = make()
     if weights is not None:
         named = named_weights(model)
         require_fitting(

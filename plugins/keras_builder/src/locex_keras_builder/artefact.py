@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from locex.api import BuildContext
+from locex.artefacts.architecture import write_initial
 from locex.artefacts.archive import open_archive
 from locex.artefacts.formats import wrong_format
-from locex.artefacts.manifest import MANIFEST, WEIGHTS, Manifest, write_artefact
-from locex.errors import UnknownPlugin
-from locex.schemas.base import validate
+from locex.artefacts.manifest import MANIFEST, WEIGHTS
 from locex_keras_builder.architecture import load_architecture, weights_of
 from locex_keras_builder.keras_file import is_keras_file, load_keras_file, nested_keras_file
 from locex_keras_builder.kerases import import_keras
@@ -49,11 +47,4 @@ def write_architecture(path: Path, *, architecture: str, config: Mapping[str, An
     Raise `UnknownPlugin` or `InvalidConfiguration` where the architecture or its fields are wrong.
     """
     import_keras("keras")
-    plugins = {entry.name: entry for entry in entry_points(group="locex.architecture")}
-    if f"keras.{architecture}" not in plugins:
-        raise UnknownPlugin("architecture", f"keras.{architecture}", plugins)
-    plugin = plugins[f"keras.{architecture}"].load()()
-    fields = validate(plugin.locex_config_model(), dict(config), at="/config")
-    model = plugin.locex_create_architecture(fields, seed)
-    manifest = Manifest(library="keras", architecture=architecture, config=dict(config), seed=seed)
-    write_artefact(path, manifest, weights_of(model))
+    write_initial(path, library="keras", architecture=architecture, config=config, seed=seed, weights_of=weights_of)

@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from locex.api import Augment, Dataset
+from locex.artefacts import batches
 
 if TYPE_CHECKING:
     from locex.api import Array
-    from locex.schemas.job import TrainConfig
 
 _SECONDS = 0.1
 _BYTES = 32 * 2**20
 _MOST = 64
 
 
-class BatchPlan:
-    """The batches of one round.
+class BatchPlan(batches.BatchPlan["Array"]):
+    """The batches of one round, drawn by NumPy."""
 
-    Every pass over the data has an order of its own. ``steps_per_epoch`` cuts epochs short; the next epoch of the
-    round goes on where the last one ended. An epoch never has more steps than the data gives.
-    """
-
-    def __init__(self, examples: int, config: TrainConfig, *, seed: int, server_round: int) -> None:
-        """Plan for so many examples."""
-        self._examples = examples
-        self._batch_size = config.batch_size
-        self._passes = math.ceil(examples / config.batch_size)
-        self._seeds = (seed, server_round)
-        self._order: Array = np.empty(0, np.int64)
-        self.steps = min(config.steps_per_epoch or self._passes, self._passes)
-
-    def epoch(self, number: int) -> Iterator[Array]:
-        """Yield the indices of each batch of an epoch, counted from 0; epochs are asked for in order."""
-        for step in range(number * self.steps, (number + 1) * self.steps):
-            repetition, position = divmod(step, self._passes)
-            if position == 0:
-                generator = np.random.default_rng(derived_seed(*self._seeds, repetition))
-                self._order = generator.permutation(self._examples)
-            yield self._order[position * self._batch_size : (position + 1) * self._batch_size]
+    def _shuffled(self, seed: int) -> Array:
+        return np.random.default_rng(seed).permutation(self._examples)
 
 
 class Pace:
@@ -112,8 +92,3 @@ class Gather:
 
 def _cast(x: Array, dtype: np.dtype[Any]) -> Array:
     return np.asarray(x).astype(dtype, copy=False)
-
-
-def derived_seed(*parts: int) -> int:
-    """Return a seed that differs wherever one of the parts does."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint32)[0])

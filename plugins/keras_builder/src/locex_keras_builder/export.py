@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from locex.artefacts.manifest import write_artefact
+from locex.artefacts.architecture import write_trained
 from locex_keras_builder.architecture import weights_of
 from locex_keras_builder.kerases import import_tensorflow, quiet
 from locex_keras_builder.model import LoadedModel
@@ -34,10 +34,7 @@ def export_model(loaded: LoadedModel, folder: Path, formats: Sequence[str]) -> l
 
 def _write_artefact(loaded: LoadedModel, folder: Path) -> Path:
     if loaded.manifest is not None:
-        path = folder / "model.zip"
-        # the weights are no longer those drawn from the seed
-        write_artefact(path, loaded.manifest.model_copy(update={"seed": None}), weights_of(loaded.model))
-        return path
+        return write_trained(folder, loaded.manifest, weights_of(loaded.model))
     if loaded.keras.name == "keras":
         _write_keras(loaded, folder / "model.keras")
         return folder / "model.keras"

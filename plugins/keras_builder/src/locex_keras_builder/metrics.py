@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from locex.errors import InvalidConfiguration
+from locex.schemas.objectives import MetricName
 from locex_keras_builder.kerases import Keras
 from locex_keras_builder.losses import Loss
-from locex_keras_builder.names import MEASURES, MetricName
+from locex_keras_builder.names import MEASURES
 
 TOP_K = 5
 _ERRORS = {"mae": "MeanAbsoluteError", "mse": "MeanSquaredError", "rmse": "RootMeanSquaredError"}

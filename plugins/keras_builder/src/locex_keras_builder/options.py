@@ -8,8 +8,9 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from locex.schemas.job import Export
+from locex.schemas.objectives import MetricName
 from locex.schemas.plugin import PluginConfig
-from locex_keras_builder.names import FormatName, LossName, MetricName
+from locex_keras_builder.names import FormatName, LossName
 
 
 class KerasExport(Export):

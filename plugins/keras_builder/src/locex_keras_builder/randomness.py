@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from locex_keras_builder.batches import derived_seed
+from locex.artefacts.batches import derived_seed
 from locex_keras_builder.kerases import Keras
 
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from locex.api import BuildContext, Dataset, Evaluation, FitResult, ModelSignature, Stopped
+from locex.artefacts.batches import derived_seed
 from locex.errors import DataUnavailable, FormatMismatch, InvalidModel, LocexError
 from locex_keras_builder.artefact import load_model
-from locex_keras_builder.batches import BatchPlan, Gather, Pace, derived_seed, grouped, in_order
+from locex_keras_builder.batches import BatchPlan, Gather, Pace, grouped, in_order
 from locex_keras_builder.driver import CallbackDriver
 from locex_keras_builder.execution import Execution
 from locex_keras_builder.export import export_model

@@ -12,7 +12,7 @@ from typing import Any
 import safetensors.numpy
 from safetensors import safe_open
 
-from locex.errors import LocexError
+from locex.artefacts.state import incompatible, require_version
 from locex_keras_builder.kerases import Keras
 from locex_keras_builder.variables import assign, read
 
@@ -43,7 +43,7 @@ def load_state(folder: Path, keras: Keras, optimizer: Any) -> dict[str, Any]:
     variables = _variables(optimizer)
     _check_origin(content, keras, optimizer)
     if {name: tuple(one.shape) for name, one in variables.items()} != {name: one.shape for name, one in arrays.items()}:
-        raise _incompatible("the saved state is of another model or of other fields of the optimizer")
+        raise incompatible("the saved state is of another model or of other fields of the optimizer")
     assign(variables, arrays)
     rest: dict[str, Any] = content["rest"]
     return rest
@@ -64,17 +64,7 @@ def _origin(keras: Keras, optimizer: Any) -> dict[str, str]:
 
 
 def _check_origin(content: Mapping[str, Any], keras: Keras, optimizer: Any) -> None:
-    installed = version(DISTRIBUTION)
-    if content["version"].split(".")[0] != installed.split(".")[0]:
-        raise _incompatible(f"the saved state is of {DISTRIBUTION} {content['version']}, installed is {installed}")
+    require_version(DISTRIBUTION, content["version"])
     for what, name in _origin(keras, optimizer).items():
         if content[what] != name:
-            raise _incompatible(f"the saved state is of {content[what]}, the job has {name}")
-
-
-def _incompatible(message: str) -> LocexError:
-    return LocexError(
-        message,
-        remedy="resume with the packages and the configuration that the training began with, or start it anew",
-        code="state-incompatible",
-    )
+            raise incompatible(f"the saved state is of {content[what]}, the job has {name}")

@@ -12,9 +12,10 @@ from safetensors import SafetensorError
 from torch import nn
 
 from locex.api import BuildContext, ModelSignature
+from locex.artefacts.architecture import create, write_trained
 from locex.artefacts.archive import read_entry
-from locex.artefacts.manifest import WEIGHTS, Manifest, read_manifest, require_fitting, write_artefact
-from locex.errors import InvalidConfiguration, InvalidModel
+from locex.artefacts.manifest import WEIGHTS, Manifest, read_manifest, require_fitting
+from locex.errors import InvalidModel
 from locex_torch_builder.model import LoadedModel
 
 
@@ -31,22 +32,13 @@ class ArchitectureModel(LoadedModel):
 
     def write(self, folder: Path) -> Path:
         """Write ``model.zip``."""
-        path = folder / "model.zip"
-        # the weights are no longer those drawn from the seed
-        write_artefact(path, self._manifest.model_copy(update={"seed": None}), weights_of(self.module))
-        return path
+        return write_trained(folder, self._manifest, weights_of(self.module))
 
 
 def load_architecture(archive: zipfile.ZipFile, context: BuildContext) -> ArchitectureModel:
     """Make the module that the manifest names, with the weights of the archive if it holds any."""
     manifest = read_manifest(archive, "pytorch")
-    try:
-        module = context.architecture(manifest.architecture, manifest.config, manifest.seed)
-    except InvalidConfiguration as error:
-        raise InvalidModel(
-            f"the artefact's manifest does not fit the architecture {manifest.architecture!r}: {error.message}",
-            remedy="correct the manifest's config, and upload the artefact as a new version",
-        ) from error
+    module = create(manifest, context)
     if WEIGHTS in archive.namelist():
         _load_weights(module, read_entry(archive, WEIGHTS))
     return ArchitectureModel(module, manifest, context)

@@ -43,6 +43,12 @@ class Arguments(PluginConfig):
         return fields
 
 
+def moved(error: InvalidConfiguration, to: str) -> InvalidConfiguration:
+    """Return a scheduler's error with its paths below another place of the job's configuration."""
+    faults = [fault | {"path": fault["path"].replace("/scheduler_config", to, 1)} for fault in error.errors]
+    return InvalidConfiguration(error.message, remedy=error.remedy, errors=faults)
+
+
 def refused(error: Exception, *, what: str, place: str, path: str) -> InvalidConfiguration:
     """Return the error for arguments that PyTorch refused; ``place``: the class whose documentation tells more."""
     reason = f"{type(error).__name__} {error}" if isinstance(error, KeyError | AssertionError) else str(error)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from locex.api import BuildContext
+from locex.artefacts.architecture import write_initial
 from locex.artefacts.archive import open_archive
 from locex.artefacts.formats import wrong_format
-from locex.artefacts.manifest import MANIFEST, WEIGHTS, Manifest, write_artefact
-from locex.errors import UnknownPlugin
-from locex.schemas.base import validate
+from locex.artefacts.manifest import MANIFEST, WEIGHTS
 from locex_torch_builder.architecture import load_architecture, weights_of
 from locex_torch_builder.exported.program import is_exported, load_exported
 from locex_torch_builder.model import LoadedModel
@@ -47,11 +45,4 @@ def write_architecture(path: Path, *, architecture: str, config: Mapping[str, An
 
     Raise `UnknownPlugin` or `InvalidConfiguration` where the architecture or its fields are wrong.
     """
-    plugins = {entry.name: entry for entry in entry_points(group="locex.architecture")}
-    if f"pytorch.{architecture}" not in plugins:
-        raise UnknownPlugin("architecture", f"pytorch.{architecture}", plugins)
-    plugin = plugins[f"pytorch.{architecture}"].load()()
-    fields = validate(plugin.locex_config_model(), dict(config), at="/config")
-    module = plugin.locex_create_architecture(fields, seed)
-    manifest = Manifest(library="pytorch", architecture=architecture, config=dict(config), seed=seed)
-    write_artefact(path, manifest, weights_of(module))
+    write_initial(path, library="pytorch", architecture=architecture, config=config, seed=seed, weights_of=weights_of)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from locex.errors import InvalidConfiguration
-from locex_torch_builder.model import LoadedModel
+from locex_torch_builder.model import LoadedModel, first_line
 from locex_torch_builder.torchscript import quietly
 
 _FILES = {"pt2": "model.pt2", "torchscript": "model.pt", "onnx": "model.onnx"}
@@ -46,8 +46,7 @@ def export_model(model: LoadedModel, example: Tensor, folder: Path, formats: Seq
                 _WRITERS[name](model.module, example, path)
         except Exception as error:  # noqa: BLE001 -- exporters raise what their many passes raise
             path.unlink(missing_ok=True)
-            told = str(error).strip().splitlines() or [type(error).__name__]
-            model.warn(f"the model was not exported as {name}: PyTorch says: {told[0][:300]}")
+            model.warn(f"the model was not exported as {name}: PyTorch says: {first_line(error)}")
         else:
             paths.append(path)
     return paths

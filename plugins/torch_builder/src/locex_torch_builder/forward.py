@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from locex.errors import FormatMismatch, InvalidModel
-from locex_torch_builder.model import LoadedModel, require_memory
+from locex_torch_builder.model import LoadedModel, first_line, require_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,8 +120,7 @@ class Forward:
                 self._try(batch)
         except Exception as error:  # noqa: BLE001 -- compilers raise what their many passes raise
             self._run = plain
-            told = str(error).strip().splitlines() or [type(error).__name__]
-            warn(f"compile was ignored, the model runs as it is: torch.compile says: {told[0][:300]}")
+            warn(f"compile was ignored, the model runs as it is: torch.compile says: {first_line(error)}")
 
     def _try(self, batch: Tensor) -> None:
         self.train()

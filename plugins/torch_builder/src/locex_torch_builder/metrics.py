@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from locex.errors import InvalidConfiguration
-from locex_torch_builder.names import MetricName
+from locex.schemas.objectives import MetricName
 from locex_torch_builder.targets import Reading
 
 if TYPE_CHECKING:

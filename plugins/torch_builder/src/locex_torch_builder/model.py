@@ -57,6 +57,12 @@ def loading(kind: str, remedy: str) -> Iterator[None]:
         raise InvalidModel(f"PyTorch cannot load the {kind}: {told[:500]}", remedy=remedy) from error
 
 
+def first_line(error: Exception) -> str:
+    """Return what an error says in its first line, at most 300 characters."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300]
+
+
 def require_arrays(module: nn.Module) -> None:
     """Raise `InvalidModel` for tensors of types that no array has (bfloat16, float8): a federation sends arrays."""
     for name, tensor in module.state_dict().items():

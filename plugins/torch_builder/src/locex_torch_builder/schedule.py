@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import CyclicLR, LinearLR, OneCycleLR, ReduceLROnP
 from locex.api import BuildContext
 from locex.errors import InvalidConfiguration
 from locex.schemas.job import WarmupConfig
+from locex_torch_builder.arguments import moved
 
 
 class Schedule:
@@ -107,10 +108,7 @@ class Schedule:
         try:
             return call(*arguments)
         except InvalidConfiguration as error:
-            faults = [
-                fault | {"path": fault["path"].replace("/scheduler_config", self._path)} for fault in error.errors
-            ]
-            raise InvalidConfiguration(error.message, remedy=error.remedy, errors=faults) from error
+            raise moved(error, self._path) from error
         except (ArithmeticError, ValueError) as error:
             message = f"the scheduler cannot go on: {error}"
             raise InvalidConfiguration(
@@ -169,10 +167,6 @@ def _parts(scheduler: Any) -> Iterator[Any]:
         yield scheduler
         for part in getattr(scheduler, "_schedulers", ()):
             yield from _parts(part)
-
-
-def _moved(path: str, to: str) -> str:
-    return path.replace("/scheduler_config", to, 1)
 
 
 def _rates(optimizer: Optimizer) -> list[float]:

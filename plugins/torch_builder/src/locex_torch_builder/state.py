@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from locex.errors import LocexError
+from locex.artefacts.state import incompatible, require_version
 from locex_torch_builder.schedule import Schedule
 
 FILE = "torch_state.safetensors"
@@ -112,16 +112,6 @@ def _kind(optimizer: Optimizer, schedule: Schedule) -> str:
 
 
 def _check_origin(content: Mapping[str, Any], kind: str) -> None:
-    installed = version(DISTRIBUTION)
-    if content["version"].split(".")[0] != installed.split(".")[0]:
-        raise _incompatible(f"the saved state is of {DISTRIBUTION} {content['version']}, installed is {installed}")
+    require_version(DISTRIBUTION, content["version"])
     if content["kind"] != kind:
-        raise _incompatible(f"the saved state is of {content['kind']}, the job has {kind}")
-
-
-def _incompatible(message: str) -> LocexError:
-    return LocexError(
-        message,
-        remedy="resume with the packages and the configuration that the training began with, or start it anew",
-        code="state-incompatible",
-    )
+        raise incompatible(f"the saved state is of {content['kind']}, the job has {kind}")

@@ -7,8 +7,10 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from locex.hookspecs import hookimpl
+from locex.schemas.architecture import OutputConfig
+from locex.schemas.job import Positive
 from locex.schemas.plugin import PluginConfig
-from locex_keras_builder.architectures.outputs import OutputConfig, Positive, SeededLayers
+from locex_keras_builder.architectures.seeded import SeededLayers
 
 
 class CnnConfig(OutputConfig):
@@ -35,7 +37,7 @@ class CnnConfig(OutputConfig):
 
 
 class CnnArchitecture:
-    """Makes the model: blocks of convolution, ReLU and max-pooling, then dense layers with ReLU."""
+    """A convolutional network: blocks of convolution, ReLU and max-pooling, then dense layers with ReLU."""
 
     @hookimpl
     def locex_config_model(self) -> type[PluginConfig]:

@@ -7,8 +7,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from locex.hookspecs import hookimpl
+from locex.schemas.architecture import OutputConfig
+from locex.schemas.job import Positive
 from locex.schemas.plugin import PluginConfig
-from locex_keras_builder.architectures.outputs import OutputConfig, Positive, SeededLayers
+from locex_keras_builder.architectures.seeded import SeededLayers
 
 
 class MlpConfig(OutputConfig):
@@ -23,7 +25,7 @@ class MlpConfig(OutputConfig):
 
 
 class MlpArchitecture:
-    """Makes the model."""
+    """A perceptron: dense layers with an activation after each but the last."""
 
     @hookimpl
     def locex_config_model(self) -> type[PluginConfig]:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from pydantic import Field, model_validator
 
 from locex.hookspecs import hookimpl
+from locex.schemas.architecture import OutputConfig
+from locex.schemas.job import Positive
 from locex.schemas.plugin import PluginConfig
-from locex_torch_builder.architectures.outputs import OutputConfig, Positive, build
+from locex_torch_builder.architectures.seeded import build
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +45,7 @@ class CnnConfig(OutputConfig):
 
 
 class CnnArchitecture:
-    """Makes the module: blocks of convolution, ReLU and max-pooling, then linear layers with ReLU."""
+    """A convolutional network: blocks of convolution, ReLU and max-pooling, then linear layers with ReLU."""
 
     @hookimpl
     def locex_config_model(self) -> type[PluginConfig]:

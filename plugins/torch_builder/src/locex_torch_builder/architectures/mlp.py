@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from locex.hookspecs import hookimpl
+from locex.schemas.architecture import OutputConfig
+from locex.schemas.job import Positive
 from locex.schemas.plugin import PluginConfig
-from locex_torch_builder.architectures.outputs import OutputConfig, Positive, build
+from locex_torch_builder.architectures.seeded import build
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,7 +31,7 @@ class MlpConfig(OutputConfig):
 
 
 class MlpArchitecture:
-    """Makes the module."""
+    """A perceptron: linear layers with an activation after each but the last."""
 
     @hookimpl
     def locex_config_model(self) -> type[PluginConfig]:

@@ -12,7 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from locex.errors import InvalidConfiguration
 from locex.schemas.base import validate
 from locex.schemas.job import SchedulerChoice
-from locex_torch_builder.arguments import Count
+from locex_torch_builder.arguments import Count, moved
 from locex_torch_builder.schedulers import cosine, cycles, decay, factors
 from locex_torch_builder.schedulers.base import EpochConfig, SchedulerConfig, TorchScheduler
 
@@ -158,7 +158,5 @@ def _made(config: ChainConfig, optimizer: Any) -> list[Any]:
         try:
             made.append(part.create(optimizer))
         except InvalidConfiguration as error:
-            at = f"/scheduler_config/schedulers/{index}"
-            faults = [fault | {"path": fault["path"].replace("/scheduler_config", at, 1)} for fault in error.errors]
-            raise InvalidConfiguration(error.message, remedy=error.remedy, errors=faults) from error
+            raise moved(error, f"/scheduler_config/schedulers/{index}") from error
     return made
