@@ -123,35 +123,18 @@ def prepare(folder: Path, source: str) -> Any:
 
 def train(folder: Path, data: Any) -> float:
     import torch
-    from local_training import architecture, optimizer, plugin
+    from local_training import optimizer
+    from sessions import make_session
 
-    from locex.api import BuildContext, ModelArtefact
     from locex.schemas.job import TrainConfig
-    from locex.schemas.model import ModelMetadata
     from locex_torch_builder.artefact import write_architecture
 
     torch.set_num_threads(1)
     config = TrainConfig(batch_size=256, epochs=1)
     path = folder / "model.zip"
     write_architecture(path, architecture="mlp", config={"input_size": [COLUMNS], "num_classes": CLASSES}, seed=0)
-    metadata = ModelMetadata.model_validate({"model_name": "m", "model_version": "1", "meta": {"library": "pytorch"}})
-    builder = plugin("builder", "pytorch")
-    session = builder.locex_create_builder(
-        builder.locex_config_model()(eval_metrics=["accuracy"]),
-        BuildContext(
-            artefact=ModelArtefact(path, metadata, ""),
-            data=data,
-            num_classes=CLASSES,
-            config=config,
-            optimizer=optimizer("adam"),
-            scheduler=None,
-            warmup=None,
-            warmup_scheduler=None,
-            architecture=architecture,
-            threads=1,
-            seed=0,
-        ),
-    )
+    parts = (data.train, data.test)
+    session = make_session("pytorch", path, parts, config, optimizer("adam"), threads=1, seed=0)
     session.fit(config, server_round=1)
     return float(session.evaluate(config).metrics["accuracy"])
 

@@ -14,11 +14,11 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
 import torch
+from sessions import plugin
 
 from locex.api import Dataset, RandomTransform
 
@@ -36,10 +36,13 @@ def load_torchvision() -> Any:
     return functional
 
 
+def transform_of(name: str, **fields: Any) -> Any:
+    made = plugin("transform", name)
+    return made.locex_create_transform(made.locex_config_model()(**fields))
+
+
 def step(name: str, **fields: Any) -> Callable[[np.ndarray], np.ndarray]:
-    (entry,) = entry_points(group="locex.transform", name=name)
-    plugin = entry.load()()
-    transform = plugin.locex_create_transform(plugin.locex_config_model()(**fields))
+    transform = transform_of(name, **fields)
 
     def run(x: np.ndarray) -> np.ndarray:
         data = Dataset(x, np.zeros(len(x)))
@@ -106,15 +109,13 @@ def cases(size: int, images: np.ndarray, functional: Any) -> dict[str, tuple[Any
         ),
         "softmax": (step("softmax"), lambda x: x.softmax(-1), scores, 1e-5),
         "argmax": (step("argmax"), lambda x: x.argmax(-1), scores, 0),
-        "categorical": (None, lambda x: torch.nn.functional.one_hot(x, 1000).float(), classes, 0),
+        "categorical": (one_hot(1000), lambda x: torch.nn.functional.one_hot(x, 1000).float(), classes, 0),
     }
 
 
-def one_hot(x: np.ndarray) -> np.ndarray:
-    (entry,) = entry_points(group="locex.transform", name="categorical")
-    plugin = entry.load()()
-    transform = plugin.locex_create_transform(plugin.locex_config_model()(categories=1000))
-    return transform.transform_data(Dataset(x, x)).y
+def one_hot(classes: int) -> Callable[[np.ndarray], np.ndarray]:
+    transform = transform_of("categorical", categories=classes)
+    return lambda x: transform.transform_data(Dataset(x, x)).y
 
 
 def timed(run: Callable[[], object]) -> float:
@@ -133,8 +134,7 @@ def main() -> None:
     functional = load_torchvision()
     images = np.random.default_rng(0).integers(0, 256, (given.images, CHANNELS, given.size, given.size), np.uint8)
     results = {}
-    for name, (ours, theirs, array, tolerance) in cases(given.size, images, functional).items():
-        run = ours or one_hot
+    for name, (run, theirs, array, tolerance) in cases(given.size, images, functional).items():
         tensor = torch.from_numpy(array)
         found, expected = run(array), theirs(tensor).numpy()
         difference = float(np.abs(found.astype(np.float64) - expected).max())

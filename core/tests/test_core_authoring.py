@@ -57,6 +57,7 @@ def test_a_new_plugin_works_as_it_stands(locex, tmp_path, monkeypatch):
     assert code == 0, said
     made = tmp_path / "locex-half-tone"
     assert "locex plugins check half_tone" in said
+    assert all((made / name).is_file() for name in ("README.md", ".github/workflows/ci.yml"))
     assert tomllib.loads((made / "pyproject.toml").read_text())["project"]["authors"] == [{"name": author}]
 
     folder = tmp_path / "plugins"
@@ -95,6 +96,7 @@ def test_nothing_is_written_over(tmp_path):
         ("rewriting", "changed the format that it was given"),
         ("quitting", "ended the process with exit code 7"),
         ("undescribed", "the field 'secret' has no description"),
+        ("burdening", "its module imports jax: import frameworks inside locex_create_transform"),
         ("shrinking", "it changed the shape of w"),
         ("raising", "this plugin never loads"),
     ],
@@ -110,6 +112,7 @@ def test_a_source_is_held_to_its_format_and_to_itself(locex, tmp_path):
     assert code == 1
     assert "train x has size [4] instead of [5]" in said
     assert "train x is another when loaded again" in said
+    assert "not tried" not in locex("plugins", "check", "boasting", "--data-folder", ".")[1]
 
 
 def test_a_builder_is_tried_on_a_model_and_examples(tmp_path):

@@ -9,7 +9,7 @@ from locex.schemas.data_format import DataFormat
 from locex.worker.needs import require
 from locex.worker.pipeline import Passes, Pipeline
 from locex.worker.steps import Step
-from locex.worker.trail import compare, describe, walk
+from locex.worker.trail import describe, differences, walk
 
 TARGET = {"categorical": {"size": [], "dtype": "int64"}}
 
@@ -51,13 +51,8 @@ def apply(data, form, *steps):
 
 
 def fault(form, model_in, model_out=None, *, declared=None):
-    trail = walk(form, [])
     signature = ModelSignature(*(spec and TensorSpec(*spec) for spec in (model_in, model_out)))
-    try:
-        compare(trail, signature, declared)
-    except FormatMismatch as error:
-        return error.message.partition("\n")[0].removeprefix("the data does not fit the model: ")
-    return None
+    return "; ".join(differences(walk(form, [])[-1][1], signature, declared)) or None
 
 
 def test_a_step_that_cannot_take_its_input_is_named_with_the_way_there():

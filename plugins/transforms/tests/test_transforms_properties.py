@@ -1,5 +1,6 @@
 """Every step on any data that it takes: its rule for formats, example by example, inverse, input unchanged."""
 
+import sys
 from importlib.metadata import entry_points
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from locex.api import Dataset
+from locex.api import Dataset, FittedTransform, RandomTransform
 from locex.schemas.data_format import DataFormat
 
 ANY = ("uint8", "int16", "int32", "int64", "float16", "float32", "float64")
@@ -60,6 +61,11 @@ SIDED = {
     if "locex_transforms" in entry.value and "side" in entry.load()().locex_config_model().model_fields
 }
 ELSEWHERE = {"categorical", "label_mapping", "read_image_batch", "text_hashing"}
+OF_OTHER_INPUTS = [
+    ("categorical", {"categories": 3}, (0, 1), ANY),
+    ("label_mapping", {"labels": ["a", "b", "c"]}, (0, 1), ANY),
+    ("text_hashing", {}, (0, 0), ("U5",)),
+]
 
 
 def test_every_step_is_tried():
@@ -89,6 +95,37 @@ def test_a_step_keeps_its_word(case, drawn, make_step, apply_step):
     result, _ = apply_step(make_step(name, **fields), Dataset(x, np.zeros(len(x), np.int64)))
 
     assert len(result.x) == len(x)
+
+
+@pytest.mark.parametrize("case", [*CASES, *OF_OTHER_INPUTS], ids=lambda case: f"{case[0]}-{'-'.join(case[1])}")
+def test_a_step_runs_as_many_lines_of_python_for_many_examples_as_for_few(case, make_step):
+    name, fields, ranks, dtypes, *_ = case
+
+    def lines(examples):
+        step, count = make_step(name, **fields), 0
+        x = (np.arange(examples * 3 ** ranks[1]) % 3).reshape(examples, *[3] * ranks[1]).astype(dtypes[0])
+        data = Dataset(x, np.arange(examples) % 3)
+        if isinstance(step, FittedTransform):
+            step.fit(data)
+
+        def trace(frame, event, _):
+            nonlocal count
+            ours = "locex_transforms" in frame.f_code.co_filename
+            count += ours and event == "line"
+            return trace if ours else None
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            if isinstance(step, RandomTransform):
+                step.transform_batch(data, np.random.default_rng(0))
+            else:
+                step.transform_data(data)
+        finally:
+            sys.settrace(before)
+        return count
+
+    assert 0 < lines(3) == lines(300)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case[0] in SIDED], ids=lambda case: case[0])

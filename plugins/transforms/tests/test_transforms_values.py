@@ -63,7 +63,7 @@ def test_scalers_are_sklearns_and_learn_from_the_training_split_alone(make_step)
 
 def test_scalers_learn_chunk_by_chunk_what_the_whole_tells(make_step, monkeypatch):
     x = RNG.normal(1e4, 1, (1001, 3, 2))
-    monkeypatch.setattr("locex_transforms.steps.chunks.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("locex_transforms.batches.BATCH_BYTES", 1000)
     for axis, axes in ((None, 0), (-1, (0, 1)), (0, (0, 2))):
         scaler = make_step("standard_scale", axis=axis)
         scaler.fit(of(x))

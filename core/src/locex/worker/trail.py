@@ -44,12 +44,6 @@ def follow(source: DataFormat, steps: Sequence[Step]) -> tuple[Trail, str | None
     return trail, None
 
 
-def compare(trail: Trail, signature: ModelSignature, declared: DataFormat | None) -> None:
-    """Compare the format after the last step with what the model takes and gives; raise `FormatMismatch`."""
-    if faults := differences(trail[-1][1], signature, declared):
-        raise mismatch("; ".join(faults), trail)
-
-
 def differences(final: DataFormat, signature: ModelSignature, declared: DataFormat | None) -> list[str]:
     """Return what differs between the data's format and the model's; ``declared`` is the site's word of the latter."""
     faults = [] if declared is None else _from_declared(final, declared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,10 @@ class MemoryLedger:
         return True
 
 
-def memory_ledgers() -> tuple[dict[str, Ledger], Any]:
-    """Return ledgers by unit, and the function that a `PrivacyContext` wants."""
+def memory_ledgers() -> Callable[[str], Ledger]:
+    """Return the function of a `PrivacyContext` that gives the ledger of a unit, here one in memory."""
     ledgers: dict[str, Ledger] = {}
-    return ledgers, lambda unit: ledgers.setdefault(unit, MemoryLedger())
+    return lambda unit: ledgers.setdefault(unit, MemoryLedger())
 
 
 def try_mechanism(mechanism: PrivacyMechanism) -> Verdict:

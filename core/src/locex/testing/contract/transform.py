@@ -13,6 +13,8 @@ from locex.testing.contract.verdict import Verdict
 from locex.worker.steps import disagreement
 from locex.worker.trail import describe
 
+_HALVES = (slice(None, 5), slice(5, None))
+
 
 def try_transform(make: Callable[[], Transform], formats: Sequence[DataFormat], data: Dataset | None = None) -> Verdict:
     """Try a step on every format that it takes; with ``data``, which has the only format, on those arrays."""
@@ -47,7 +49,9 @@ def _try(verdict: Verdict, make: Callable[[], Transform], after: DataFormat, dat
         whole = step.transform_data(data)
         again = step.transform_data(data)
         halves = [step.transform_data(Dataset(data.x[part], data.y[part])) for part in _HALVES]
-        drawn = [step.transform_batch(data, np.random.default_rng(1)) for _ in (1, 2)] if _random(step) else []  # type: ignore[attr-defined]
+        drawn: list[Dataset] = []
+        if isinstance(step, RandomTransform):
+            drawn = [step.transform_batch(data, np.random.default_rng(1)) for _ in (1, 2)]
     except Exception as error:  # noqa: BLE001 -- an author's code may raise anything
         why = " (it wrote into its input)" if "read-only" in str(error) else ""
         verdict.faults.append(f"it raised {type(error).__name__}: {error}{why}, on {name}")
@@ -67,13 +71,6 @@ def _try(verdict: Verdict, make: Callable[[], Transform], after: DataFormat, dat
     verdict.require(_equal(whole, joined), f"a row's result depends on the rows beside it, on {name}")
     if drawn:
         verdict.require(_equal(*drawn), f"equal generators gave different draws, on {name}")
-
-
-_HALVES = (slice(None, 5), slice(5, None))
-
-
-def _random(step: Transform) -> bool:
-    return isinstance(step, RandomTransform)
 
 
 def _equal(one: Dataset, other: Dataset) -> bool:

@@ -37,7 +37,6 @@ class OneFileSource(ArraysSource):
         super().__init__(config, context)
         self._config = config
         self._file = file
-        self._folder = context.data_folder
 
     @property
     def path(self) -> Path:

@@ -10,12 +10,12 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from locex.api import Array, Dataset, SiteContext
+from locex.api import Array, Dataset
 from locex.errors import DataUnavailable
-from locex_transforms.sources.batched import BatchedSource, Batches, rows_of
+from locex_transforms.batches import rows_of
+from locex_transforms.sources.batched import BatchedSource, Batches
 from locex_transforms.sources.examples import check_alike, check_examples
 from locex_transforms.sources.filters import chosen, values_in
-from locex_transforms.sources.options import SourceConfig
 
 
 class Stored(Protocol):
@@ -39,10 +39,6 @@ class Stored(Protocol):
 class ArraysSource(BatchedSource):
     """Named arrays: ``x`` and ``y`` for training and, perhaps, for testing."""
 
-    def __init__(self, config: SourceConfig, context: SiteContext) -> None:
-        super().__init__(config, context)
-        self._filters = config.filters
-
     @abstractmethod
     def opened(self, part: str) -> AbstractContextManager[tuple[Stored, Stored]]:
         """Open the arrays of ``train`` or ``test``; raise `DataUnavailable` for those that cannot be used."""
@@ -63,7 +59,7 @@ class ArraysSource(BatchedSource):
             rows = self.rows(x, y)
             for begin in range(0, len(x), rows):
                 batch = (np.asarray(x[begin : begin + rows]), np.asarray(y[begin : begin + rows]))
-                mask = chosen(self._filters, len(batch[0]), partial(values_in, *batch))
+                mask = chosen(self._options.filters, len(batch[0]), partial(values_in, *batch))
                 yield batch if mask.all() else (batch[0][mask], batch[1][mask])
 
     def rows(self, x: Stored, y: Stored) -> int:

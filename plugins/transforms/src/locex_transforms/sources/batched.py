@@ -11,21 +11,14 @@ from pathlib import Path
 from locex.api import Array, Dataset, LocalData, SiteContext
 from locex.errors import DataUnavailable
 from locex.schemas.data_format import DataFormat
+from locex_transforms.batches import rows_of
 from locex_transforms.sources.conversion import Conversion, Pair, state_of
 from locex_transforms.sources.examples import check_alike, check_examples, describe
 from locex_transforms.sources.growing import grown, picked
 from locex_transforms.sources.options import SourceConfig, hold_against
 from locex_transforms.sources.splitting import test_rows
 
-BATCH_BYTES = 2**24
-"""Bytes of a batch, about."""
-
 Batches = Iterator[tuple[Array, Array]]
-
-
-def rows_of(example_bytes: int) -> int:
-    """Return how many examples make a batch of about 16 MiB."""
-    return max(1, BATCH_BYTES // max(1, example_bytes))
 
 
 class BatchedSource(ABC):
@@ -37,6 +30,7 @@ class BatchedSource(ABC):
     def __init__(self, config: SourceConfig, context: SiteContext) -> None:
         self._options = config
         self._context = context
+        self._folder = context.data_folder
         self._seed = context.seed if config.seed is None else config.seed
 
     @abstractmethod
@@ -50,6 +44,10 @@ class BatchedSource(ABC):
     @abstractmethod
     def has_test(self) -> bool:
         """Tell whether there are test files; raise `DataUnavailable` where they must exist and do not."""
+
+    def parts(self) -> tuple[str, ...]:
+        """Return which of ``train`` and ``test`` have files of their own."""
+        return ("train", "test") if self.has_test() else ("train",)
 
     def probe(self) -> Dataset:
         """Return some examples, or none, that have the shapes and types of all."""

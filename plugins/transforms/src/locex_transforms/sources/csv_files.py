@@ -6,11 +6,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from locex.api import DataSource, SiteContext
-from locex.hookspecs import hookimpl
-from locex.schemas.plugin import PluginConfig
+from locex.api import SiteContext
 from locex_transforms.sources.csv_table import CsvTable
 from locex_transforms.sources.folder import RelativePath
+from locex_transforms.sources.plugin import SourcePlugin
 from locex_transforms.sources.table import Table
 from locex_transforms.sources.tabular import TabularConfig, TabularSource
 
@@ -37,15 +36,8 @@ class CsvFiles(TabularSource):
         return CsvTable(path, delimiter, header=header)
 
 
-class CsvSource:
+class CsvSource(SourcePlugin):
     """CSV files of the data folder (``csv``)."""
 
-    @hookimpl
-    def locex_config_model(self) -> type[PluginConfig]:
-        """Return `CsvConfig`."""
-        return CsvConfig
-
-    @hookimpl
-    def locex_create_data(self, config: CsvConfig, context: SiteContext) -> DataSource:
-        """Return the files of the site's data folder."""
-        return CsvFiles(config, context)
+    config_model = CsvConfig
+    source = CsvFiles

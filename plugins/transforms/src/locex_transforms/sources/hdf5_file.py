@@ -13,15 +13,14 @@ from typing import Any
 
 from pydantic import Field
 
-from locex.api import DataSource, SiteContext
+from locex.api import SiteContext
 from locex.errors import DataUnavailable
-from locex.hookspecs import hookimpl
-from locex.schemas.plugin import PluginConfig
+from locex_transforms.batches import BATCH_BYTES
 from locex_transforms.sources.archive_names import NamedArraysConfig, OneFileSource, is_bomb
 from locex_transforms.sources.arrays import Stored, check_numbers, example_bytes
-from locex_transforms.sources.batched import BATCH_BYTES
 from locex_transforms.sources.folder import RelativePath
 from locex_transforms.sources.options import MIB
+from locex_transforms.sources.plugin import SourcePlugin
 
 BUILT_IN = frozenset(range(1, 7)) | {32000}
 """deflate, shuffle, fletcher32, szip, nbit, scaleoffset; h5py's own lzf."""
@@ -127,15 +126,8 @@ def _fault(dataset: Any) -> str | None:
     return None
 
 
-class Hdf5Source:
+class Hdf5Source(SourcePlugin):
     """Datasets of one HDF5 file of the data folder (``hdf5``)."""
 
-    @hookimpl
-    def locex_config_model(self) -> type[PluginConfig]:
-        """Return `Hdf5Config`."""
-        return Hdf5Config
-
-    @hookimpl
-    def locex_create_data(self, config: Hdf5Config, context: SiteContext) -> DataSource:
-        """Return the file of the site's data folder."""
-        return Hdf5File(config, context)
+    config_model = Hdf5Config
+    source = Hdf5File

@@ -10,15 +10,15 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from locex.api import Array, Dataset, DataSource, SiteContext
+from locex.api import Array, Dataset, SiteContext
 from locex.errors import DataUnavailable
-from locex.hookspecs import hookimpl
-from locex.schemas.plugin import PluginConfig
-from locex_transforms.images import ImageMode, channels_of, decode, header
-from locex_transforms.sources.batched import BatchedSource, Batches, rows_of
+from locex_transforms.batches import rows_of
+from locex_transforms.images import MAX_PIXELS, ImageMode, MaxPixels, channels_of, decode, header
+from locex_transforms.sources.batched import BatchedSource, Batches
 from locex_transforms.sources.filters import Filter, chosen
 from locex_transforms.sources.folder import RelativePath, find_folder, need_folder
 from locex_transforms.sources.options import SourceConfig
+from locex_transforms.sources.plugin import SourcePlugin
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})
 
@@ -40,8 +40,8 @@ class ImageFolderConfig(SourceConfig):
         max_length=2,
         description="Height and width in pixels that images become; absent: all have the first one's.",
     )
-    mode: ImageMode = Field(default="RGB", description="L: grey, size [h, w]; RGB or RGBA: size [h, w, channels].")
-    max_pixels: int = Field(default=2**25, gt=0, description="Images of more pixels are refused before decoding.")
+    mode: ImageMode = "RGB"
+    max_pixels: MaxPixels = MAX_PIXELS
 
 
 class ImageFolders(BatchedSource):
@@ -50,12 +50,10 @@ class ImageFolders(BatchedSource):
     def __init__(self, config: ImageFolderConfig, context: SiteContext) -> None:
         super().__init__(config, context)
         self._config = config
-        self._folder = context.data_folder
 
     def files(self) -> list[Path]:
         """Return every image file."""
-        parts = ("train", "test") if self.has_test() else ("train",)
-        return [path for part in parts for path in self._listed(part)[0]]
+        return [path for part in self.parts() for path in self._listed(part)[0]]
 
     def has_test(self) -> bool:
         """Tell whether the test folder exists."""
@@ -143,15 +141,8 @@ def _compared(one: Filter, words: Array, indices: Array) -> Array:
     raise DataUnavailable(f"there is no {one.column!r} to filter by", remedy="filter images by class, or by y")
 
 
-class ImageFolderSource:
+class ImageFolderSource(SourcePlugin):
     """Image files of the data folder, a folder per class (``image_folder``)."""
 
-    @hookimpl
-    def locex_config_model(self) -> type[PluginConfig]:
-        """Return `ImageFolderConfig`."""
-        return ImageFolderConfig
-
-    @hookimpl
-    def locex_create_data(self, config: ImageFolderConfig, context: SiteContext) -> DataSource:
-        """Return the folders of the site's data folder."""
-        return ImageFolders(config, context)
+    config_model = ImageFolderConfig
+    source = ImageFolders

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from locex.api import Array, Dataset, DataSource, LocalData, SiteContext
+from locex.api import Array, Dataset, LocalData, SiteContext
 from locex.errors import DataUnavailable
-from locex.hookspecs import hookimpl
-from locex.schemas.plugin import PluginConfig
 from locex_transforms.sources.arrays import ArraysSource, check_numbers
 from locex_transforms.sources.examples import check_alike, check_examples
 from locex_transforms.sources.folder import RelativePath, find_file, need_file
 from locex_transforms.sources.options import SourceConfig
+from locex_transforms.sources.plugin import SourcePlugin
 
 
 class NpyConfig(SourceConfig):
@@ -34,12 +33,10 @@ class NpyFiles(ArraysSource):
     def __init__(self, config: NpyConfig, context: SiteContext) -> None:
         super().__init__(config, context)
         self._config = config
-        self._folder = context.data_folder
 
     def files(self) -> list[Path]:
         """Return the two files, or all four."""
-        parts = ("train", "test") if self.has_test() else ("train",)
-        return [need_file(self._folder, name) for part in parts for name in self._names(part)]
+        return [need_file(self._folder, name) for part in self.parts() for name in self._names(part)]
 
     def has_test(self) -> bool:
         """Tell whether a test file exists."""
@@ -89,15 +86,8 @@ class NpyFiles(ArraysSource):
         return array
 
 
-class NpySource:
+class NpySource(SourcePlugin):
     """NumPy files of the data folder, memory-mapped (``npy``)."""
 
-    @hookimpl
-    def locex_config_model(self) -> type[PluginConfig]:
-        """Return `NpyConfig`."""
-        return NpyConfig
-
-    @hookimpl
-    def locex_create_data(self, config: NpyConfig, context: SiteContext) -> DataSource:
-        """Return the files of the site's data folder."""
-        return NpyFiles(config, context)
+    config_model = NpyConfig
+    source = NpyFiles

@@ -10,13 +10,12 @@ from typing import IO, Any
 import numpy as np
 from pydantic import Field
 
-from locex.api import Array, DataSource, SiteContext
+from locex.api import Array, SiteContext
 from locex.errors import DataUnavailable
-from locex.hookspecs import hookimpl
-from locex.schemas.plugin import PluginConfig
 from locex_transforms.sources.archive_names import NamedArraysConfig, OneFileSource, is_bomb
 from locex_transforms.sources.arrays import check_numbers
 from locex_transforms.sources.folder import RelativePath
+from locex_transforms.sources.plugin import SourcePlugin
 
 HEADER_BYTES = 10_000
 
@@ -113,15 +112,8 @@ class Member:
         return np.frombuffer(content, self.dtype).reshape(shape)
 
 
-class NpzSource:
+class NpzSource(SourcePlugin):
     """NumPy arrays of one archive of the data folder (``npz``)."""
 
-    @hookimpl
-    def locex_config_model(self) -> type[PluginConfig]:
-        """Return `NpzConfig`."""
-        return NpzConfig
-
-    @hookimpl
-    def locex_create_data(self, config: NpzConfig, context: SiteContext) -> DataSource:
-        """Return the archive of the site's data folder."""
-        return NpzFile(config, context)
+    config_model = NpzConfig
+    source = NpzFile

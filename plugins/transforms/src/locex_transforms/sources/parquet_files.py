@@ -6,11 +6,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from locex.api import DataSource, SiteContext
-from locex.hookspecs import hookimpl
-from locex.schemas.plugin import PluginConfig
+from locex.api import SiteContext
 from locex_transforms.sources.folder import RelativePath
 from locex_transforms.sources.parquet_table import ParquetTable
+from locex_transforms.sources.plugin import SourcePlugin
 from locex_transforms.sources.table import Table
 from locex_transforms.sources.tabular import TabularConfig, TabularSource
 
@@ -33,15 +32,8 @@ class ParquetFiles(TabularSource):
         return ParquetTable(path)
 
 
-class ParquetSource:
+class ParquetSource(SourcePlugin):
     """Parquet files of the data folder (``parquet``)."""
 
-    @hookimpl
-    def locex_config_model(self) -> type[PluginConfig]:
-        """Return `ParquetConfig`."""
-        return ParquetConfig
-
-    @hookimpl
-    def locex_create_data(self, config: ParquetConfig, context: SiteContext) -> DataSource:
-        """Return the files of the site's data folder."""
-        return ParquetFiles(config, context)
+    config_model = ParquetConfig
+    source = ParquetFiles

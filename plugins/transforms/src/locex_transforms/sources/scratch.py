@@ -1,22 +1,19 @@
-"""Folders for work in progress, in the site's cache folder if it has one, and what killed processes left of them."""
+"""Folders for work in progress: in the site's cache folder, if it has one."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import secrets
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from locex.api import SiteContext
 from locex.errors import DataUnavailable
+from locex.scratch import scratch as scratch_in
 
 _MAKING = ".making-"
-_YOUNG = 60.0  # seconds; a new folder may not be locked yet
 
 
 def root_of(context: SiteContext) -> Path | None:
@@ -34,20 +31,13 @@ def scratch(root: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="locex-data-") as name:
             yield Path(name)
         return
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        _sweep(root)
-        folder = Path(tempfile.mkdtemp(prefix=_MAKING, dir=root))
-        lock = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise unwritable(root, error) from error
-    try:
-        with contextlib.suppress(OSError):  # without locks (NFS) nothing is swept either
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with contextlib.ExitStack() as stack:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(scratch_in(root, _MAKING))
+        except OSError as error:
+            raise unwritable(root, error) from error
         yield folder
-    finally:
-        os.close(lock)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def discard(root: Path, path: Path) -> None:
@@ -64,17 +54,3 @@ def unwritable(folder: Path, error: OSError) -> DataUnavailable:
         f"data larger than in_memory cannot be written to {folder}: {error}",
         remedy="make room there, or let PREPROCESSED_FOLDER name a folder with room",
     )
-
-
-def _sweep(root: Path) -> None:
-    """Remove the folders of processes that live no more: nobody holds their locks."""
-    for path in root.glob(f"{_MAKING}*"):
-        with contextlib.suppress(OSError):  # another process sweeps too
-            if time.time() - path.stat().st_mtime < _YOUNG:
-                continue
-            lock = os.open(path, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(lock)

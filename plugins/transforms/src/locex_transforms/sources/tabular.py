@@ -14,7 +14,8 @@ from pydantic import Field
 from locex.api import Array, Dataset, SiteContext
 from locex.errors import DataUnavailable
 from locex.schemas.data_format import DataFormat
-from locex_transforms.sources.batched import BatchedSource, Batches, rows_of
+from locex_transforms.batches import rows_of
+from locex_transforms.sources.batched import BatchedSource, Batches
 from locex_transforms.sources.columns import Columns
 from locex_transforms.sources.filters import Filter, chosen
 from locex_transforms.sources.folder import find_file, need_file
@@ -59,15 +60,14 @@ class TabularSource(BatchedSource):
 
     def files(self) -> list[Path]:
         """Return the one file, or both."""
-        parts = ("train", "test") if self.has_test() else ("train",)
-        return [need_file(self._context.data_folder, self._names[part]) for part in parts]
+        return [need_file(self._folder, self._names[part]) for part in self.parts()]
 
     def has_test(self) -> bool:
         """Tell whether the test file exists."""
-        if find_file(self._context.data_folder, self._names["test"]) is not None:
+        if find_file(self._folder, self._names["test"]) is not None:
             return True
         if not self._config.test_fraction:
-            need_file(self._context.data_folder, self._names["test"])
+            need_file(self._folder, self._names["test"])
         return False
 
     def format(self) -> DataFormat:
@@ -112,7 +112,7 @@ class TabularSource(BatchedSource):
         return table.integers(table.columns.positions(self._config.target))
 
     def _table(self, part: str) -> Table:
-        return self.open(need_file(self._context.data_folder, self._names[part]))
+        return self.open(need_file(self._folder, self._names[part]))
 
     def _check_alike(self, part: str, read: list[str]) -> None:
         if part == "train":

@@ -11,17 +11,17 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from locex.api import Array, Dataset, DataSource, SiteContext
+from locex.api import Array, Dataset, SiteContext
 from locex.errors import DataUnavailable
-from locex.hookspecs import hookimpl
-from locex.schemas.plugin import PluginConfig
-from locex_transforms.sources.batched import BatchedSource, Batches, rows_of
+from locex_transforms.batches import rows_of
+from locex_transforms.sources.batched import BatchedSource, Batches
 from locex_transforms.sources.csv_table import CsvTable
 from locex_transforms.sources.filters import chosen
 from locex_transforms.sources.folder import RelativePath, find_file, need_file
 from locex_transforms.sources.growing import grown
 from locex_transforms.sources.options import SourceConfig
 from locex_transforms.sources.parquet_table import ParquetTable
+from locex_transforms.sources.plugin import SourcePlugin
 from locex_transforms.sources.scratch import root_of, scratch
 from locex_transforms.sources.table import Table
 from locex_transforms.sources.tabular import compared, integers
@@ -72,7 +72,6 @@ class Windows(BatchedSource):
     def __init__(self, config: TimeseriesConfig, context: SiteContext) -> None:
         super().__init__(config, context)
         self._config = config
-        self._folder = context.data_folder
         self._by_file = bool(find_file(self._folder, config.test)) or not config.test_fraction
 
     def files(self) -> list[Path]:
@@ -168,15 +167,8 @@ class Windows(BatchedSource):
         return CsvTable(path, self._config.delimiter, header=self._config.header)
 
 
-class TimeseriesSource:
+class TimeseriesSource(SourcePlugin):
     """Windows over the rows of a table (``timeseries``)."""
 
-    @hookimpl
-    def locex_config_model(self) -> type[PluginConfig]:
-        """Return `TimeseriesConfig`."""
-        return TimeseriesConfig
-
-    @hookimpl
-    def locex_create_data(self, config: TimeseriesConfig, context: SiteContext) -> DataSource:
-        """Return the windows of the site's table."""
-        return Windows(config, context)
+    config_model = TimeseriesConfig
+    source = Windows

@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import numpy as np
 
-from locex.api import Array, Dataset, Needs
-from locex.schemas.data_format import DataFormat
+from locex.api import Array, Dataset
+from locex.schemas.data_format import TensorFormat
+from locex_transforms.steps.side import SideStep
 
 
-class RandomStep(ABC):
+class RandomStep(SideStep):
     """Changes ``x`` of training batches; shape and type stay, so that no format changes."""
-
-    needs = Needs()
-
-    def transform_data(self, data: Dataset) -> Dataset:
-        """Return the data as they are: what is drawn is drawn per batch."""
-        return data
 
     def transform_batch(self, batch: Dataset, generator: np.random.Generator) -> Dataset:
         """Return the batch with ``x`` changed by draws from ``generator``."""
-        return Dataset(self.drawn(batch.x, generator), batch.y)
-
-    def transform_format(self, data_format: DataFormat) -> DataFormat:
-        """Return the format as it is; raise `ValueError` for what the step cannot take."""
-        for kind, tensor in data_format.x.data_types.items():
-            self.check(kind, tensor.size, tensor.dtype)
-        return data_format
+        return self.replaced(batch, self.drawn(batch.x, generator))
 
     @abstractmethod
     def drawn(self, x: Array, generator: np.random.Generator) -> Array:
         """Return a new array of the same shape and type."""
 
-    @abstractmethod
-    def check(self, kind: str, size: list[int], dtype: str | None) -> None:
-        """Raise `ValueError` for a format that the step cannot take."""
+    def changed(self, array: Array) -> Array:
+        """Return the array as it is: what is drawn is drawn per batch."""
+        return array
 
-
-def need_axes(name: str, axes: list[int], kind: str, size: list[int]) -> None:
-    """Raise `ValueError` unless examples have all of the axes."""
-    if not all(-len(size) <= axis < len(size) for axis in axes):
-        raise ValueError(f"{name} acts on the axes {axes}, but x {kind!r} has size {size}")
+    def need_axes(self, axes: list[int], kind: str, tensor: TensorFormat) -> None:
+        """Raise `ValueError` unless examples have all of the axes."""
+        size = tensor.size
+        if not all(-len(size) <= axis < len(size) for axis in axes):
+            raise ValueError(f"{self.name} acts on the axes {axes}, but x {kind!r} has size {size}")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from locex.api import Array, Dataset, Needs
-from locex.schemas.data_format import DataFormat, TensorFormat
+from locex.api import Array, Dataset
+from locex.schemas.data_format import TensorFormat
 from locex.schemas.plugin import PluginConfig
 from locex_transforms.steps.plugin import StepPlugin
-from locex_transforms.steps.side import NUMBERS
+from locex_transforms.steps.side import SideStep, as_float32, scaled
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 FLOAT32_TINY = float(np.finfo(np.float32).tiny)
@@ -44,45 +44,25 @@ class BasicNormConfig(PluginConfig):
         return self
 
 
-class BasicNormStep:
+class BasicNormStep(SideStep):
     """Scales ``x``; see `BasicNormConfig`."""
 
-    needs = Needs()
+    name = "basic_norm"
 
     def __init__(self, config: BasicNormConfig) -> None:
+        super().__init__()
         self._mean = np.asarray(config.mean)
         self._std = np.asarray(config.std)
         self._axis = config.axis
         self._channels = max(len(config.mean), len(config.std))
 
-    def transform_data(self, data: Dataset) -> Dataset:
-        """Return float32 ``x`` of the same shape; types of more than 16 bits are computed in their own precision."""
-        rank = data.x.ndim - 1
-        dtype = np.result_type(data.x.dtype, np.float32)
-        x = np.subtract(data.x, self._along(self._mean, rank, dtype), dtype=dtype)
-        np.divide(x, self._along(self._std, rank, dtype), out=x)
-        return Dataset(x.astype(np.float32, copy=False), data.y)
+    def changed(self, array: Array) -> Array:
+        """Return float32 of the same shape; types of more than 16 bits are computed in their own precision."""
+        return scaled(array, *self._statistics(array.ndim - 1))
 
-    def transform_format(self, data_format: DataFormat) -> DataFormat:
-        """Return ``x`` as normalized float32; raise `ValueError` for words, or channels that the format lacks."""
-        kinds = {kind: self._scaled(kind, tensor) for kind, tensor in data_format.x.data_types.items()}
-        return data_format.model_copy(update={"x": data_format.x.model_copy(update={"data_types": kinds})})
-
-    def inverse_data(self, data: Dataset) -> Dataset:
-        """Return ``x`` as it was before, as float32 and to within it."""
-        rank = data.x.ndim - 1
-        mean, std = (self._along(values, rank, np.dtype(np.float64)) for values in (self._mean, self._std))
-        return Dataset((data.x * std + mean).astype(np.float32), data.y)
-
-    def _along(self, values: Array, rank: int, dtype: np.dtype[Any]) -> Array:
-        shape = [1] * rank
-        if len(values) > 1:
-            shape[self._axis] = len(values)
-        return values.astype(dtype).reshape(shape)
-
-    def _scaled(self, kind: str, tensor: TensorFormat) -> TensorFormat:
-        if tensor.dtype is not None and np.dtype(tensor.dtype).kind not in NUMBERS:
-            raise ValueError(f"basic_norm needs numbers, but x {kind!r} has dtype {tensor.dtype}")
+    def formed(self, kind: str, tensor: TensorFormat) -> TensorFormat:
+        """Return a normalized float32 format; raise `ValueError` for words, or channels that the format lacks."""
+        self.need_numbers(kind, tensor)
         if self._channels > 1:
             rank = len(tensor.size)
             if not -rank <= self._axis < rank or tensor.size[self._axis] != self._channels:
@@ -91,6 +71,21 @@ class BasicNormStep:
                     f"{self._axis}, but x {kind!r} has size {tensor.size}"
                 )
         return tensor.model_copy(update={"dtype": "float32", "normalized": True})
+
+    def inverse_data(self, data: Dataset) -> Dataset:
+        """Return ``x`` as it was before, as float32 and to within it."""
+        mean, std = self._statistics(data.x.ndim - 1)
+        return self.replaced(data, as_float32(data.x * std + mean))
+
+    def _statistics(self, rank: int) -> tuple[Array, Array]:
+        """Return mean and deviation, float64, along the axis of channels."""
+        return self._along(self._mean, rank), self._along(self._std, rank)
+
+    def _along(self, values: Array, rank: int) -> Array:
+        shape = [1] * rank
+        if len(values) > 1:
+            shape[self._axis] = len(values)
+        return values.reshape(shape)
 
 
 class BasicNorm(StepPlugin):

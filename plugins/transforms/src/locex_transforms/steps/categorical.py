@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from locex.api import Array, Dataset, Needs
-from locex.schemas.data_format import DataFormat, SideFormat
+from locex.api import Array, Dataset
+from locex.schemas.data_format import TensorFormat
 from locex.schemas.plugin import PluginConfig
 from locex_transforms.steps.plugin import StepPlugin
+from locex_transforms.steps.side import SideStep
 
 INDICES = "biu"  # NumPy's kinds: bool, int, uint
 
@@ -19,40 +20,40 @@ class CategoricalConfig(PluginConfig):
     categories: int = Field(gt=0, description="The number of classes; indices are 0 to categories - 1.")
 
 
-class CategoricalStep:
+class CategoricalStep(SideStep):
     """One-hot encodes ``y``."""
 
-    needs = Needs()
+    name = "categorical"
 
     def __init__(self, config: CategoricalConfig) -> None:
+        super().__init__("y")
         self._categories = config.categories
 
-    def transform_data(self, data: Dataset) -> Dataset:
-        """Return ``y`` as float32 of shape (n, categories), from integers of shape (n,) or (n, 1).
+    def changed(self, array: Array) -> Array:
+        """Return float32 of shape (n, categories), from integers of shape (n,) or (n, 1).
 
         Raise `ValueError` for other shapes and types, and for indices outside 0 … categories - 1.
         """
-        indices = self._indices(data.y)
+        indices = self._indices(array)
         y = np.zeros((len(indices), self._categories), np.float32)
         y[np.arange(len(indices)), indices] = 1
-        return Dataset(data.x, y)
+        return y
 
-    def transform_format(self, data_format: DataFormat) -> DataFormat:
-        """Return ``y`` as ``categorical`` of size [categories]; raise `ValueError` unless it is one class index."""
-        kinds = data_format.y.data_types
-        if len(kinds) != 1:
-            raise ValueError(f"categorical needs one kind of y, but the format has {sorted(kinds)}")
-        ((kind, tensor),) = kinds.items()
+    def kinds(self, given: dict[str, TensorFormat]) -> dict[str, TensorFormat]:
+        """Return ``categorical``."""
+        return {"categorical": self.formed(*self.one_kind(given))}
+
+    def formed(self, kind: str, tensor: TensorFormat) -> TensorFormat:
+        """Return the size [categories]; raise `ValueError` unless it is one class index."""
         if tensor.size not in ([], [1]):
             raise ValueError(f"categorical needs y of size [] or [1], but {kind!r} has size {tensor.size}")
         if tensor.dtype is not None and np.dtype(tensor.dtype).kind not in INDICES:
             raise ValueError(f"categorical needs integer y, but {kind!r} has dtype {tensor.dtype}")
-        encoded = tensor.model_copy(update={"size": [self._categories], "dtype": "float32"})
-        return data_format.model_copy(update={"y": SideFormat(data_types={"categorical": encoded})})
+        return tensor.model_copy(update={"size": [self._categories], "dtype": "float32"})
 
     def inverse_data(self, data: Dataset) -> Dataset:
         """Return the indices, int64 of shape (n,)."""
-        return Dataset(data.x, data.y.argmax(1).astype(np.int64, copy=False))
+        return self.replaced(data, data.y.argmax(1).astype(np.int64, copy=False))
 
     def _indices(self, y: Array) -> Array:
         if y.dtype.kind not in INDICES or y.shape not in {(len(y),), (len(y), 1)}:

@@ -60,7 +60,7 @@ class CropStep(SideStep):
             place = self.axis(axis, sizes)
             have = sizes[place]
             begin = (have - length) // 2 if self._offset is None else self._offset[number]
-            if length < 1 or begin < 0 or begin + length > have:
+            if begin < 0 or begin + length > have:
                 raise ValueError(f"crop to {self._size} at {self._offset or 'the middle'} leaves x of {list(sizes)}")
             places.append((place, begin, length))
         return places

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from locex.api import Array, Dataset
 from locex.schemas.data_format import TensorFormat
-from locex_transforms.steps.side import SideConfig, SideStep, as_float32
+from locex_transforms.steps.side import SideConfig, SideStep, as_float32, scaled
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +50,7 @@ class ScalerStep(SideStep):
 
     def changed(self, array: Array) -> Array:
         """Return float32 of the same shape; raise `ValueError` before `fit`."""
-        shift, width = self._statistics()
-        dtype = np.result_type(array.dtype, np.float32)
-        scaled = np.subtract(array, shift.astype(dtype), dtype=dtype)
-        np.divide(scaled, width.astype(dtype), out=scaled)
-        return as_float32(scaled)
+        return scaled(array, *self._statistics())
 
     def formed(self, kind: str, tensor: TensorFormat) -> TensorFormat:
         """Return a normalized float32 format."""
@@ -66,9 +62,7 @@ class ScalerStep(SideStep):
     def inverse_data(self, data: Dataset) -> Dataset:
         """Return float32 values as they were before, to within float32."""
         shift, width = self._statistics()
-        array = getattr(data, self.side)
-        back = as_float32(array * width + shift)
-        return Dataset(back, data.y) if self.side == "x" else Dataset(data.x, back)
+        return self.replaced(data, as_float32(getattr(data, self.side) * width + shift))
 
     def _statistics(self) -> tuple[Array, Array]:
         if self._shift is None or self._width is None:

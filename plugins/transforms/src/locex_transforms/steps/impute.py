@@ -9,7 +9,7 @@ from pydantic import Field
 
 from locex.api import Array, Dataset, Transform
 from locex.schemas.data_format import TensorFormat
-from locex_transforms.steps.chunks import chunks
+from locex_transforms.batches import batches
 from locex_transforms.steps.plugin import StepPlugin
 from locex_transforms.steps.side import SideConfig, SideStep
 
@@ -72,7 +72,7 @@ class MeanImputeStep(ImputeStep):
         """Learn each position's mean over what is there; a position that is never there becomes 0."""
         array = getattr(train, self.side)
         total, count = np.zeros(array.shape[1:]), np.zeros(array.shape[1:], np.int64)
-        for chunk in chunks(array):
+        for chunk in batches(array):
             absent = self._absent(chunk)
             total = total + np.where(absent, 0, chunk).sum(0, dtype=np.float64)
             count = count + (~absent).sum(0)

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from locex.api import Array
-from locex_transforms.steps.chunks import chunks
+from locex_transforms.batches import batches
 from locex_transforms.steps.fitted import ScalerConfig, ScalerStep, nonzero
 from locex_transforms.steps.plugin import StepPlugin
 
@@ -36,7 +36,7 @@ class MinMaxScaleStep(ScalerStep):
     def learned(self, array: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
         """Return shift and width such that (x - shift) / width lies between low and high."""
         least, greatest = np.full(1, np.inf), np.full(1, -np.inf)
-        for chunk in chunks(array):
+        for chunk in batches(array):
             least = np.minimum(least, chunk.min(axes, keepdims=True).astype(np.float64))
             greatest = np.maximum(greatest, chunk.max(axes, keepdims=True).astype(np.float64))
         width = nonzero(greatest - least) / (self._high - self._low)

@@ -6,8 +6,9 @@ import numpy as np
 from pydantic import Field
 
 from locex.api import Array
+from locex.schemas.data_format import TensorFormat
 from locex.schemas.plugin import PluginConfig
-from locex_transforms.steps.augmentation import RandomStep, need_axes
+from locex_transforms.steps.augmentation import RandomStep
 from locex_transforms.steps.plugin import StepPlugin
 
 
@@ -23,7 +24,10 @@ class RandomFlipConfig(PluginConfig):
 class RandomFlipStep(RandomStep):
     """Mirrors some of a batch; see `RandomFlipConfig`."""
 
+    name = "random_flip"
+
     def __init__(self, config: RandomFlipConfig) -> None:
+        super().__init__()
         self._axis, self._probability = config.axis, config.probability
 
     def drawn(self, x: Array, generator: np.random.Generator) -> Array:
@@ -33,9 +37,10 @@ class RandomFlipStep(RandomStep):
         flipped[chosen] = np.flip(x[chosen], self._axis + 1 if self._axis >= 0 else self._axis)
         return flipped
 
-    def check(self, kind: str, size: list[int], dtype: str | None) -> None:  # noqa: ARG002 -- the base's signature
-        """Any type will do."""
-        need_axes("random_flip", [self._axis], kind, size)
+    def formed(self, kind: str, tensor: TensorFormat) -> TensorFormat:
+        """Return the format unchanged; any type will do."""
+        self.need_axes([self._axis], kind, tensor)
+        return tensor
 
 
 class RandomFlip(StepPlugin):

@@ -6,6 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from locex.api import Array
+from locex.schemas.data_format import TensorFormat
 from locex.schemas.plugin import PluginConfig
 from locex_transforms.steps.augmentation import RandomStep
 from locex_transforms.steps.image import rounded
@@ -23,7 +24,10 @@ class RandomNoiseConfig(PluginConfig):
 class RandomNoiseStep(RandomStep):
     """Adds noise to every value of a batch; see `RandomNoiseConfig`."""
 
+    name = "random_noise"
+
     def __init__(self, config: RandomNoiseConfig) -> None:
+        super().__init__()
         self._config = config
 
     def drawn(self, x: Array, generator: np.random.Generator) -> Array:
@@ -35,10 +39,10 @@ class RandomNoiseStep(RandomStep):
             np.clip(noisy, self._config.low, self._config.high, out=noisy)
         return rounded(noisy, x.dtype)
 
-    def check(self, kind: str, size: list[int], dtype: str | None) -> None:  # noqa: ARG002 -- the base's signature
-        """Need numbers."""
-        if dtype is not None and np.dtype(dtype).kind not in "iuf":
-            raise ValueError(f"random_noise needs numbers, but x {kind!r} has dtype {dtype}")
+    def formed(self, kind: str, tensor: TensorFormat) -> TensorFormat:
+        """Return the format unchanged; raise `ValueError` for words and booleans."""
+        self.need_numbers(kind, tensor, "iuf")
+        return tensor
 
 
 class RandomNoise(StepPlugin):

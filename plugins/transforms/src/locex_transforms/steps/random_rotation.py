@@ -6,7 +6,8 @@ import numpy as np
 from pydantic import Field
 
 from locex.api import Array
-from locex_transforms.steps.augmentation import RandomStep, need_axes
+from locex.schemas.data_format import TensorFormat
+from locex_transforms.steps.augmentation import RandomStep
 from locex_transforms.steps.image import ImageConfig, rounded
 from locex_transforms.steps.plugin import StepPlugin
 
@@ -23,7 +24,10 @@ class RandomRotationConfig(ImageConfig):
 class RandomRotationStep(RandomStep):
     """Turns every image of a batch about its middle, bilinearly; see `RandomRotationConfig`."""
 
+    name = "random_rotation"
+
     def __init__(self, config: RandomRotationConfig) -> None:
+        super().__init__()
         self._axes, self._degrees, self._fill = config.axes, config.degrees, config.fill
 
     def drawn(self, x: Array, generator: np.random.Generator) -> Array:
@@ -35,11 +39,11 @@ class RandomRotationStep(RandomStep):
         turned = _rotated(images.astype(dtype), angles, dtype.type(self._fill))
         return np.ascontiguousarray(np.moveaxis(rounded(turned, x.dtype), (1, 2), axes))
 
-    def check(self, kind: str, size: list[int], dtype: str | None) -> None:
-        """Need numbers."""
-        need_axes("random_rotation", self._axes, kind, size)
-        if dtype is not None and np.dtype(dtype).kind not in "iuf":
-            raise ValueError(f"random_rotation needs numbers, but x {kind!r} has dtype {dtype}")
+    def formed(self, kind: str, tensor: TensorFormat) -> TensorFormat:
+        """Return the format unchanged; raise `ValueError` for words and booleans."""
+        self.need_axes(self._axes, kind, tensor)
+        self.need_numbers(kind, tensor, "iuf")
+        return tensor
 
 
 def _rotated(images: Array, angles: Array, fill: np.generic) -> Array:

@@ -13,7 +13,7 @@ from locex.api import Array, Needs
 from locex.errors import DataUnavailable
 from locex.schemas.data_format import TensorFormat
 from locex.schemas.plugin import PluginConfig
-from locex_transforms.images import ImageMode, channels_of, decode
+from locex_transforms.images import MAX_PIXELS, ImageMode, MaxPixels, channels_of, decode
 from locex_transforms.steps.plugin import StepPlugin
 from locex_transforms.steps.side import SideStep
 
@@ -26,8 +26,8 @@ class ReadImageBatchConfig(PluginConfig):
         max_length=2,
         description="Height and width in pixels that images become.",
     )
-    mode: ImageMode = Field(default="RGB", description="L: grey, size [h, w]; RGB or RGBA: size [h, w, channels].")
-    max_pixels: int = Field(default=2**25, gt=0, description="Images of more pixels are refused before decoding.")
+    mode: ImageMode = "RGB"
+    max_pixels: MaxPixels = MAX_PIXELS
 
 
 class ReadImageBatchStep(SideStep):

@@ -33,9 +33,7 @@ class SideStep(ABC):
 
     def transform_data(self, data: Dataset) -> Dataset:
         """Return the data with one side changed."""
-        if self.side == "x":
-            return Dataset(self.changed(data.x), data.y)
-        return Dataset(data.x, self.changed(data.y))
+        return self.replaced(data, self.changed(getattr(data, self.side)))
 
     def transform_format(self, data_format: DataFormat) -> DataFormat:
         """Return the format with every kind of one side changed; raise `ValueError` for what the step cannot take."""
@@ -46,6 +44,10 @@ class SideStep(ABC):
     def kinds(self, given: dict[str, TensorFormat]) -> dict[str, TensorFormat]:
         """Return the formats by kind; kinds keep their names unless a step says otherwise."""
         return {kind: self.formed(kind, tensor) for kind, tensor in given.items()}
+
+    def replaced(self, data: Dataset, array: Array) -> Dataset:
+        """Return the data with another array on the step's side."""
+        return Dataset(array, data.y) if self.side == "x" else Dataset(data.x, array)
 
     @abstractmethod
     def changed(self, array: Array) -> Array:
@@ -74,6 +76,14 @@ class SideStep(ABC):
             raise ValueError(f"{self.name} needs one kind of {self.side}, but the format has {sorted(given)}")
         ((kind, tensor),) = given.items()
         return kind, tensor
+
+
+def scaled(array: Array, shift: Array, width: Array) -> Array:
+    """Return (array - shift) / width as float32; types of more than 16 bits are computed in their own precision."""
+    dtype = np.result_type(array.dtype, np.float32)
+    result = np.subtract(array, shift.astype(dtype), dtype=dtype)
+    np.divide(result, width.astype(dtype), out=result)
+    return as_float32(result)
 
 
 def as_float32(array: Array) -> Array:

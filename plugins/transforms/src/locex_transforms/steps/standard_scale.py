@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from locex.api import Array
-from locex_transforms.steps.chunks import chunks
+from locex_transforms.batches import batches
 from locex_transforms.steps.fitted import ScalerConfig, ScalerStep, nonzero
 from locex_transforms.steps.plugin import StepPlugin
 
@@ -24,7 +24,7 @@ class StandardScaleStep(ScalerStep):
     def learned(self, array: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
         """Return mean and deviation in float64, merged chunk by chunk (Chan, Golub and LeVeque, 1979)."""
         count, mean, squares = 0, np.zeros(1), np.zeros(1)
-        for chunk in chunks(array):
+        for chunk in batches(array):
             values = chunk.astype(np.float64)
             fresh = int(np.prod([chunk.shape[axis] for axis in axes]))
             their_mean = values.mean(axes, keepdims=True)
