@@ -15,7 +15,7 @@ import shutil
 import sqlite3
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -58,12 +58,17 @@ def sqlite_records(folder: Path, texts: list[str]) -> float:
     return rate
 
 
+def parts(mib: int, seed: int = 0) -> Iterator[bytes]:
+    """Yield what a blob is made of, a MiB at a time; blobs of different seeds differ."""
+    for number in range(mib):
+        yield (seed * 1_000_000 + number).to_bytes(8, "big") + PART[8:]
+
+
 def file_blob(folder: Path, mib: int) -> float:
     def write() -> None:
         digest = hashlib.sha256()
         with (folder / "bare.blob").open("wb", buffering=0) as file:
-            for number in range(mib):
-                part = number.to_bytes(8, "big") + PART[8:]
+            for part in parts(mib):
                 digest.update(part)
                 file.write(part)
             os.fsync(file.fileno())
@@ -87,8 +92,7 @@ def mongo_blob(database: pymongo.database.Database, mib: int) -> float:
     def write() -> None:
         digest = hashlib.sha256()
         with bucket.open_upload_stream("blob") as upload:
-            for number in range(mib):
-                part = number.to_bytes(8, "big") + PART[8:]
+            for part in parts(mib):
                 digest.update(part)
                 upload.write(part)
 
@@ -114,12 +118,12 @@ async def changes(store: Store, number: int, prefix: str) -> float:
 
 
 async def blob(store: Store, mib: int, seed: int) -> tuple[float, float]:
-    async def parts() -> AsyncIterator[bytes]:
-        for number in range(mib):
-            yield (seed * 1_000_000 + number).to_bytes(8, "big") + PART[8:]
+    async def arriving() -> AsyncIterator[bytes]:
+        for part in parts(mib, seed):
+            yield part
 
     begun = time.perf_counter()
-    written = await store.write_blob(parts(), limit=mib << 20)
+    written = await store.write_blob(arriving(), limit=mib << 20)
     wrote = time.perf_counter()
     assert await store.check_blob(written.digest)
     return mib / (wrote - begun), mib / (time.perf_counter() - wrote)

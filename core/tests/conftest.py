@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from locex.schemas.model import StoredModel
 from locex.schemas.record import JobState
 from locex.settings import NodeSettings
 from locex.store.protocol import StoreContext
+from locex.store.sqlite_store import SqliteStore
 
 DISTRIBUTIONS = Path(__file__).parent / "distributions"
 
@@ -58,6 +59,20 @@ def eventually():
             await asyncio.sleep(0.01)
 
     return wait
+
+
+@pytest.fixture
+async def open_store(tmp_path):
+    """Open embedded stores in folders of the test's; at its end they are closed."""
+    async with AsyncExitStack() as stack:
+
+        async def opened(name="state"):
+            store = SqliteStore(tmp_path / name, sweep_grace=0)
+            await store.open()
+            stack.push_async_callback(store.close)
+            return store
+
+        yield opened
 
 
 class Node:

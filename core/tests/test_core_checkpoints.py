@@ -16,7 +16,6 @@ from safetensors.numpy import load, load_file
 from locex.errors import StoreUnavailable
 from locex.jobs.checkpoints import Checkpoints
 from locex.schemas.record import JobState
-from locex.store.sqlite_store import SqliteStore
 
 ANEW = "no checkpoint was found: optimizer and scheduler begin anew"
 EPOCHS = 2
@@ -171,11 +170,8 @@ class Gated:
 
 
 @pytest.fixture
-async def store(tmp_path):
-    store = SqliteStore(tmp_path / "state", sweep_grace=0)
-    await store.open()
-    yield store
-    await store.close()
+async def store(open_store):
+    return await open_store()
 
 
 @pytest.fixture

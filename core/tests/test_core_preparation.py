@@ -335,7 +335,7 @@ def test_what_a_dead_job_left_is_swept(site, monkeypatch):
     (left / "train_x").touch()
     site.prepare([step("scale", factor=1)])
     assert left.exists()  # it may be a job that has just begun
-    monkeypatch.setattr(prepared, "_YOUNG", -1)
+    monkeypatch.setattr("locex.scratch._YOUNG", -1)
     site.prepare([step("scale", factor=2)])
     assert not left.exists()
 

@@ -11,7 +11,6 @@ from locex.errors import StoreUnavailable
 from locex.jobs.registry import Registry
 from locex.jobs.results import keep_model
 from locex.schemas.record import JobState
-from locex.store.sqlite_store import SqliteStore
 from locex.testing.store_contract import job
 
 
@@ -37,12 +36,9 @@ class Flaky:
 
 
 @pytest.fixture
-async def store(tmp_path, monkeypatch):
+async def store(open_store, monkeypatch):
     monkeypatch.setattr("locex.jobs.registry._RETRY", 0.02)
-    store = SqliteStore(tmp_path, sweep_grace=0)
-    await store.open()
-    yield Flaky(store)
-    await store.close()
+    return Flaky(await open_store())
 
 
 async def test_a_job_that_was_refused_is_not_there_although_it_was_written(store):

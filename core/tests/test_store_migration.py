@@ -21,21 +21,6 @@ FIRST = Path(__file__).parent / "store_version_1"
 
 
 @pytest.fixture
-async def open_store(tmp_path):
-    stores = []
-
-    async def opened(name):
-        store = SqliteStore(tmp_path / name, sweep_grace=0)
-        await store.open()
-        stores.append(store)
-        return store
-
-    yield opened
-    for store in stores:
-        await store.close()
-
-
-@pytest.fixture
 async def source(open_store, tmp_path):
     shutil.copytree(FIRST, tmp_path / "source")
     return await open_store("source")

@@ -9,18 +9,14 @@ from pathlib import Path
 import pytest
 
 from locex.schemas.record import FailureKind, JobState
-from locex.store.sqlite_store import SqliteStore
 
 FIRST = Path(__file__).parent / "store_version_1"
 
 
 @pytest.fixture
-async def store(tmp_path):
+async def store(open_store, tmp_path):
     shutil.copytree(FIRST, tmp_path / "state")
-    store = SqliteStore(tmp_path / "state", sweep_grace=0)
-    await store.open()
-    yield store
-    await store.close()
+    return await open_store()
 
 
 async def test_everything_of_the_first_version_is_read(store):

@@ -157,6 +157,18 @@ async def test_a_record_that_no_document_can_hold_is_refused(replica_set, emptie
     assert await store.events("r1") == []
 
 
+@pytest.mark.parametrize(("kind", "stored"), [("replica_set", 0), ("standalone", 7)])
+async def test_a_record_whose_event_fails_is_kept_only_where_there_are_no_transactions(
+    request, emptied, make_store, kind, stored
+):
+    store = await make_store(emptied(request.getfixturevalue(kind)).url)
+    await store.put_job(job("r1"))
+    with pytest.raises(TooLarge, match="16 MB"):
+        await store.save_job(job("r1", round=7), "log", {"text": "x" * (17 << 20)})
+    assert (await store.get_job("r1")).round == stored
+    assert await store.events("r1") == []
+
+
 async def test_a_damaged_blob_is_noticed(standalone, emptied, make_store):
     store = await make_store(emptied(standalone).url)
     blob = await store.write_blob(chunks(b"right"), limit=9)

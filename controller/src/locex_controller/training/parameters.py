@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from locex.durable import sync
 from locex.errors import InvalidModel
 
 if TYPE_CHECKING:
@@ -55,16 +55,10 @@ def write_parameters(
     """Write a file atomically and durably: temporary file, fsync, rename, fsync of the folder."""
     content = save(dict(zip(names, parameters, strict=True)), metadata={"names": json.dumps(list(names)), **metadata})
     temporary = path.with_suffix(".partial")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    temporary.write_bytes(content)
+    sync(temporary)
     temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)
 
 
 def _header(path: Path) -> dict[str, dict[str, str]]:

@@ -30,7 +30,7 @@ class Checkpoints:
 
     def __init__(self, store: Store, *, wanted: bool) -> None:
         self._store = store
-        self._wanted = wanted
+        self.wanted = wanted
         self._pending: dict[str, Path | None] = {}  # by run, the folder to copy; None: delete the copy
         self._task: asyncio.Task[None] | None = None
 
@@ -44,7 +44,7 @@ class Checkpoints:
 
     async def restore(self, run_id: str, folder: Path) -> int | None:
         """Unpack the copy where the run's folder has no checkpoint; return the round that it is of, if it was."""
-        if not self._wanted or await asyncio.to_thread((folder / "current").exists):
+        if not self.wanted or await asyncio.to_thread((folder / "current").exists):
             return None
         path = await persist(lambda: self._store.checkpoint_path(run_id))
         if path is None:
@@ -63,7 +63,7 @@ class Checkpoints:
                     await self._task
 
     def _schedule(self, run_id: str, folder: Path | None) -> None:
-        if not self._wanted:
+        if not self.wanted:
             return
         self._pending[run_id] = folder
         if self._task is None or self._task.done():

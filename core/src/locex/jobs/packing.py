@@ -69,22 +69,28 @@ def _open_current(folder: Path, stack: ExitStack) -> dict[str, IO[bytes] | None]
     while True:
         generation = _current(folder)
         with ExitStack() as opened:
-            files, lost = dict[str, IO[bytes] | None](), False
-            try:
-                for path in sorted((folder / generation).rglob("*")):
-                    name = path.relative_to(folder).as_posix()
-                    if path.is_dir():
-                        files[f"{name}/"] = None
-                    else:
-                        files[name] = opened.enter_context(path.open("rb"))
-            except FileNotFoundError:
-                lost = True
+            files = _open_all(folder, generation, opened)
             if _current(folder) != generation:
                 continue
-            if lost or not files:
+            if not files:
                 raise FileNotFoundError(f"the generation {generation} in {folder} is not whole")
             stack.push(opened.pop_all())
             return files
+
+
+def _open_all(folder: Path, generation: str, stack: ExitStack) -> dict[str, IO[bytes] | None]:
+    """Open a generation's files; return none of them if one is gone."""
+    files = dict[str, IO[bytes] | None]()
+    try:
+        for path in sorted((folder / generation).rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if path.is_dir():
+                files[f"{name}/"] = None
+            else:
+                files[name] = stack.enter_context(path.open("rb"))
+    except FileNotFoundError:
+        return {}
+    return files
 
 
 def _current(folder: Path) -> str:

@@ -86,7 +86,9 @@ class Registry:
         if not await persist(lambda: self._store.claim_job(run_id, JobState.QUEUED, claimed)):
             return False
         self._note(claimed)
-        await self._announce(run_id, "state", {"state": JobState.CONFIGURING.value})
+        content = {"state": JobState.CONFIGURING.value}
+        await persist(lambda: self._store.append_event(run_id, "state", content))
+        self._wake(run_id)
         return True
 
     async def follow(self, run_id: str, *, after: int = 0) -> AsyncGenerator[JobEvent]:
@@ -115,10 +117,6 @@ class Registry:
         finally:
             self._unannounced[record.run_id] -= 1
         return changed
-
-    async def _announce(self, run_id: str, kind: str, content: Mapping[str, Any]) -> None:
-        await persist(lambda: self._store.append_event(run_id, kind, content))
-        self._wake(run_id)
 
     def _note(self, record: JobRecord) -> None:
         self._live[record.run_id] = record

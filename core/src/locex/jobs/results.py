@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from locex.schemas.job import JobConfiguration
 from locex.schemas.model import StoredModel
 from locex.schemas.record import JobRecord
-from locex.store.protocol import Blob, Store
-
-_CHUNK = 2**20
+from locex.store.files import write_file
+from locex.store.protocol import Store
 
 
 async def keep_model(store: Store, record: JobRecord, files: list[Path]) -> dict[str, Any]:
     """Store a run's files and the model's metadata; return what the job's record says of them."""
     job = JobConfiguration.model_validate(record.configuration)
     version = job.export.model_version or f"{job.model_version[:100]}-{record.run_id}"  # a name has at most 128
-    blobs = {path.name: await _keep(store, path) for path in files}
+    blobs = {path.name: await write_file(store, path) for path in files}
     first = blobs[files[0].name]
     last = record.history[-1] if record.history else None
     lineage: dict[str, Any] = {
@@ -62,14 +59,3 @@ async def _is_ours(store: Store, model: StoredModel) -> bool:
     """Tell whether the run stored the model already, and only the answer was lost."""
     known = await store.get_model(model.model_name, model.model_version)
     return known is not None and known.lineage.get("run_id") == model.lineage["run_id"]
-
-
-async def _keep(store: Store, path: Path) -> Blob:
-    size = (await asyncio.to_thread(path.stat)).st_size
-    return await store.write_blob(_chunks(path), limit=size)
-
-
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := await asyncio.to_thread(file.read, _CHUNK):
-            yield chunk

@@ -101,7 +101,7 @@ class Run:
     async def keep_checkpoint(self) -> None:
         """Have what the worker kept copied, if it kept anything yet."""
         folder = self.folder / "checkpoint"
-        if await asyncio.to_thread((folder / "current").exists):
+        if self._checkpoints.wanted and await asyncio.to_thread((folder / "current").exists):
             self._checkpoints.keep(self.run_id, folder)
 
     @property

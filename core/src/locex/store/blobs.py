@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from locex.durable import sync
 from locex.errors import StoreUnavailable, TooLarge
 from locex.store.protocol import Blob
 from locex.store.records import DIGEST
@@ -92,10 +93,10 @@ class BlobFolder:
         with self._placing:
             if not target.parent.exists():
                 target.parent.mkdir(mode=0o700)
-                _sync_folder(self._folder)
+                sync(self._folder)
             # Also over an equal file: its new time keeps a sweep from taking it before it is referenced.
             writer.path.replace(target)
-        _sync_folder(target.parent)
+        sync(target.parent)
         return blob
 
     def _sweep(self, referenced: Collection[str]) -> int:
@@ -170,11 +171,3 @@ async def _batches(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[by
             pending.clear()
     if pending:
         yield bytes(pending)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

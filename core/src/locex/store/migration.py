@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import filecmp
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from locex.schemas.model import StoredModel
 from locex.schemas.record import JobRecord
+from locex.store.files import chunks_of, size_of, write_file
 from locex.store.protocol import Store
 from locex.store.records import digests_of, dump_job
 
 _PAGE = 500
-_CHUNK = 1 << 20
 
 
 @dataclass(slots=True)
@@ -113,8 +112,7 @@ class Migration:
         path = await self._source.checkpoint_path(run_id)
         if path is None:
             return True
-        size = (await asyncio.to_thread(path.stat)).st_size
-        await self._target.put_checkpoint(run_id, _chunks(path), limit=size)
+        await self._target.put_checkpoint(run_id, chunks_of(path), limit=await size_of(path))
         read = await self._target.checkpoint_path(run_id)
         self._tell(f"checkpoint of run {run_id}")
         return read is not None and await asyncio.to_thread(filecmp.cmp, path, read, shallow=False)
@@ -146,8 +144,7 @@ class Migration:
             if path is None:
                 self._fault(f"{what}: the source lacks its bytes {digest}")
                 return False
-            size = (await asyncio.to_thread(path.stat)).st_size
-            written = await self._target.write_blob(_chunks(path), limit=size)
+            written = await write_file(self._target, path)
             if written.digest != digest:
                 self._fault(f"{what}: its bytes {digest} are damaged in the source")
                 return False
@@ -159,9 +156,3 @@ class Migration:
 
     def _fault(self, text: str) -> None:
         self.report.faults.append(text)
-
-
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := await asyncio.to_thread(file.read, _CHUNK):
-            yield chunk

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from locex.api import Parameters, TrainingSession
+from locex.durable import sync
 
 _CURRENT = "current"
 
@@ -32,12 +33,12 @@ class Checkpoint:
         save_file(global_parameters, place / "global.safetensors")
         (place / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
         for path in (*place.rglob("*"), place):
-            _sync(path)
+            sync(path)
         part = self._folder / "current.part"
         part.write_text(generation, encoding="utf-8")
-        _sync(part)
+        sync(part)
         part.replace(self._folder / _CURRENT)
-        _sync(self._folder)  # before the older generation goes, the name of the new one must be on the disk
+        sync(self._folder)  # before the older generation goes, the name of the new one must be on the disk
         for older in self._folder.iterdir():
             if older.is_dir() and older.name != generation:
                 shutil.rmtree(older, ignore_errors=True)
@@ -55,11 +56,3 @@ class Checkpoint:
         except (OSError, ValueError, SafetensorError):
             return None
         return parameters, progress
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,14 +7,12 @@ so that it is whole or not there; of two jobs that build the same entry, the lat
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import stat
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -22,13 +20,14 @@ from typing import IO, Any
 import numpy as np
 
 from locex.api import Array, Dataset
+from locex.durable import sync
+from locex.scratch import scratch
 from locex.worker.rows import mapped, write
 
 _VERSION = 1  # of the layout
 _MANIFEST = "manifest.json"
 _ARRAYS = ("train_x", "train_y", "test_x", "test_y")
 _BUILDING = ".building-"
-_YOUNG = 60.0  # seconds; a folder in the making may not be locked yet
 
 
 class PreparedCache:
@@ -56,16 +55,8 @@ class PreparedCache:
     def building(self) -> Iterator[Path]:
         """Give a folder for a new entry, which is removed with the block unless `keep` made it one."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._sweep()
-        place = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=self._folder))
-        lock = os.open(place, os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):  # without locks (NFS) nothing is swept either
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        with scratch(self._folder, _BUILDING) as place:
             yield place
-        finally:
-            os.close(lock)
-            _remove(place)
 
     def keep(self, key: str, place: Path, train: Dataset, test: Dataset) -> tuple[Dataset, Dataset]:
         """Make ``place`` the entry of a key; return its data. Raise `OSError` where it cannot be written.
@@ -83,10 +74,10 @@ class PreparedCache:
         manifest = {"version": _VERSION, "arrays": {name: _described(array) for name, array in arrays.items()}}
         (place / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
         for path in (*place.iterdir(), place):
-            _sync(path)
+            sync(path)
         with contextlib.suppress(OSError):  # another job was earlier
             place.rename(self._folder / key)
-            _sync(self._folder)
+            sync(self._folder)
         self._bound(key)
         return self.get(key) or (train, test)
 
@@ -107,19 +98,6 @@ class PreparedCache:
 
     def _entries(self) -> list[Path]:
         return [entry for entry in self._folder.iterdir() if not entry.name.startswith(".")]
-
-    def _sweep(self) -> None:
-        """Remove what jobs left that died while they built."""
-        for place in self._folder.glob(f"{_BUILDING}*"):
-            with contextlib.suppress(OSError):
-                if time.time() - place.stat().st_mtime < _YOUNG:
-                    continue
-                lock = os.open(place, os.O_RDONLY)
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _remove(place)
-                finally:
-                    os.close(lock)
 
 
 def key_of(content: Mapping[str, Any]) -> str:
@@ -175,14 +153,6 @@ def _size(entry: Path) -> int:
 
 def _remove(entry: Path) -> None:
     shutil.rmtree(entry, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def new_file(place: Path) -> IO[bytes]:

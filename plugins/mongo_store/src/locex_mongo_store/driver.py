@@ -18,7 +18,7 @@ from motor.motor_asyncio import (
     AsyncIOMotorGridFSBucket,
 )
 from pymongo import WriteConcern
-from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.uri_parser import parse_uri
@@ -151,7 +151,7 @@ def _refused_urls() -> Iterator[None]:
             f"a TLS file that the store's URL names cannot be used: {error.strerror or type(error).__name__}",
             remedy="check tlsCAFile and tlsCertificateKeyFile, and who may read them",
         ) from None
-    except (InvalidURI, ConfigurationError, PyMongoError, ValueError, TypeError) as error:
+    except (PyMongoError, ValueError, TypeError) as error:
         raise InvalidConfiguration(
             f"the store's URL is none of a MongoDB ({type(error).__name__})",
             remedy="write mongodb://USER:PASSWORD@HOST:PORT/DATABASE?OPTIONS, with user and password percent-encoded",

@@ -40,7 +40,7 @@ def _reason(error: Exception) -> tuple[str, str]:
             return _DENIED[error.code], "check user, password, authSource and roles (readWrite) of the store's URL"
         name = (error.details or {}).get("codeName", type(error).__name__)
         return f"it refused an operation ({name})", "see the log of mongod"
-    if isinstance(error, AutoReconnect | ServerSelectionTimeoutError):
+    if isinstance(error, AutoReconnect):
         if any(word in str(error) for word in _TLS):
             return "TLS failed", "check the store's URL (tls, tlsCAFile, tlsCertificateKeyFile) and the certificates"
         lost = "no server answers" if isinstance(error, ServerSelectionTimeoutError) else "the connection was lost"

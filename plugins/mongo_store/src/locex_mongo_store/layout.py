@@ -9,7 +9,9 @@ from locex_mongo_store.driver import BLOBS, CHECKPOINTS, Deployment
 
 LAYOUT = 1
 
-_ORDER = [("created", DESCENDING), ("order", DESCENDING)]
+NEWEST_FIRST = [("created", DESCENDING), ("order", DESCENDING)]
+"""How jobs are sorted, and so the end of each of their indexes."""
+
 _UNIQUE = {
     "events": [("run", ASCENDING), ("id", ASCENDING)],
     "models": [("name", ASCENDING), ("version", ASCENDING)],
@@ -39,5 +41,5 @@ async def prepare(deployment: Deployment) -> None:
             await deployment.collection(name).create_index(keys, unique=True)
         jobs = deployment.collection("jobs")
         for first in ("training_id", "state"):
-            await jobs.create_index([("node", ASCENDING), (first, ASCENDING), *_ORDER])
-        await jobs.create_index([("node", ASCENDING), *_ORDER])
+            await jobs.create_index([("node", ASCENDING), (first, ASCENDING), *NEWEST_FIRST])
+        await jobs.create_index([("node", ASCENDING), *NEWEST_FIRST])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bson import Binary
-from pymongo import ASCENDING, DESCENDING
+from pymongo import ASCENDING
 from pymongo.errors import DuplicateKeyError
 
 from locex.errors import InvalidConfiguration
@@ -22,12 +22,11 @@ from locex_mongo_store.checkpoints import Checkpoints
 from locex_mongo_store.driver import BLOBS, CHECKPOINTS, Collection, Deployment, Document, Session
 from locex_mongo_store.events import Events
 from locex_mongo_store.identity import identity_of
-from locex_mongo_store.layout import prepare
+from locex_mongo_store.layout import NEWEST_FIRST, prepare
 from locex_mongo_store.lease import Lease
 from locex_mongo_store.ledgers import Ledgers
 from locex_mongo_store.options import MongoConfig
 
-NEWEST_FIRST = [("created", DESCENDING), ("order", DESCENDING)]
 COMPRESSED_FROM = 1 << 20
 """Characters from which on a record is compressed: a document holds 16 MB."""
 
