@@ -146,6 +146,7 @@ UNCHECKED = [
     ({"data": {"source": "hostile", "how": "dictionary"}}, 424, "plugin-broken", "format() gave dict"),
     (steps(("hostile", {"how": "die"})), 424, "plugin-crashed", "transform hostile"),
     (steps(("hostile", {"how": "raise in format"})), 422, "step-failed", "KeyError"),
+    (steps(("printing", {})), 422, "step-failed", "raised NotImplementedError while it was made"),
     ({"shape": [0]}, 422, "configuration-invalid", "shape"),
 ]
 

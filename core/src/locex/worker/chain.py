@@ -6,7 +6,7 @@ from locex.api import FittedTransform
 from locex.errors import BrokenPlugin
 from locex.plugins.host import Configured
 from locex.worker.plan import Plan
-from locex.worker.steps import Skipped, Step
+from locex.worker.steps import Skipped, Step, contained
 
 _MEMBERS = ("needs", "transform_format", "transform_data")
 
@@ -36,11 +36,13 @@ def chains_of(plan: Plan) -> tuple[list[Step], list[Step]]:
 
 def _step(plan: Plan, plugin: Configured, number: int, where: str) -> Step:
     entry = plugin.loaded.entry
-    transform = plan.host.transform(plugin)
+    label = f"step {number} ({entry.name}){where}"
+    with contained(label, "was made"):
+        transform = plan.host.transform(plugin)
     lacking = [name for name in _MEMBERS if not hasattr(transform, name)]
     if lacking:
         raise BrokenPlugin(entry.kind, entry.name, entry.origin, f"its step has no {', '.join(lacking)}")
-    return Step(entry.name, transform, f"step {number} ({entry.name}){where}")
+    return Step(entry.name, transform, label)
 
 
 def _same(one: Configured, other: Configured) -> bool:

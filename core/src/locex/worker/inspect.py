@@ -55,7 +55,8 @@ def main() -> None:
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 -- a plugin may raise anything
-        channel.send({"error": LocexError(f"{type(error).__name__}: {error}", code="data-unavailable").to_json()})
+        reason, remedy = f"{type(error).__name__}: {error}", "check DATA_FOLDER and the data source"
+        channel.send({"error": LocexError(reason, code="data-unavailable", remedy=remedy).to_json()})
 
 
 if __name__ == "__main__":

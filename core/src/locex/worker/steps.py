@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,15 +53,25 @@ class Skipped:
         return data_format
 
 
-def fit(step: Step, train: Dataset) -> None:
-    """Let a step learn; once."""
-    assert isinstance(step.transform, FittedTransform)
+@contextlib.contextmanager
+def contained(label: str, doing: str) -> Iterator[None]:
+    """Turn whatever the code of a step raises into `StepFailed`; errors of locex and `MemoryError` pass."""
     try:
-        step.transform.fit(_protected(train))
+        yield
     except (LocexError, MemoryError):
         raise
     except (Exception, SystemExit) as error:
-        raise _raised(step, error, "learned") from error
+        reason = str(error) or "no reason given"
+        if "read-only" in reason:
+            reason += " (a step must not change the arrays that it is given)"
+        raise StepFailed(label, f"raised {type(error).__name__} while it {doing}: {reason}") from error
+
+
+def fit(step: Step, train: Dataset) -> None:
+    """Let a step learn; once."""
+    assert isinstance(step.transform, FittedTransform)
+    with contained(step.label, "learned"):
+        step.transform.fit(_protected(train))
     step.fitted = True
 
 
@@ -70,15 +81,11 @@ def transformed(step: Step, data: Dataset, form: DataFormat, generator: np.rando
     ``form`` is the format that its own rule promises. A step that draws does so from ``generator``.
     """
     given = _protected(data)
-    try:
+    with contained(step.label, "transformed"):
         if generator is not None and isinstance(step.transform, RandomTransform):
             made = step.transform.transform_batch(given, generator)
         else:
             made = step.transform.transform_data(given)
-    except (LocexError, MemoryError):
-        raise
-    except (Exception, SystemExit) as error:
-        raise _raised(step, error, "transformed") from error
     _check(step, made, len(data), form)
     return made
 
@@ -105,13 +112,6 @@ def _read_only(array: Array) -> Array:
     view = np.asarray(array).view()
     view.flags.writeable = False
     return view
-
-
-def _raised(step: Step, error: BaseException, doing: str) -> StepFailed:
-    reason = str(error) or "no reason given"
-    if "read-only" in reason:
-        reason += " (a step must not change the arrays that it is given)"
-    return StepFailed(step.label, f"raised {type(error).__name__} while it {doing}: {reason}")
 
 
 def _check(step: Step, made: Dataset, examples: int, form: DataFormat) -> None:
