@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
@@ -65,11 +64,7 @@ def superlink(kit, spawn):
 
 @pytest.fixture
 def submit(kit, spawn, tmp_path):
-    """Submit a run of the stock server app; returns the file of its results.
-
-    A run whose server app fails is submitted again, as its owner would: Flower's grid takes no lost answer, since an
-    object that is pushed a second time is refused.
-    """
+    """Submit a run of the stock server app; returns the file of its results."""
     package = tmp_path / "app" / "demo"
     package.mkdir(parents=True)
     (package.parent / "pyproject.toml").write_text(PROJECT)
@@ -81,40 +76,17 @@ def submit(kit, spawn, tmp_path):
     shutil.copy(kit.HERE / "programs" / "message_api_server.py", package / "server.py")
     (tmp_path / "flwr").mkdir()
 
-    latest = []  # the event that ends the watch over the newest run
-
-    def submitted(port, out, rounds, nodes, timeout):
+    def run(port, rounds=2, nodes=2, timeout=150.0):
         (tmp_path / "flwr" / "config.toml").write_text(CONNECTION.format(port=port))
+        out = tmp_path / f"results-{port}-{rounds}.json"
         overrides = f'rounds={rounds} nodes={nodes} timeout={timeout} out="{out}"'
         log = f"submit-{rounds}.log"
         process = spawn("flwr", "run", package.parent, "local", "--format", "json", "-c", overrides, log=log)
         process.wait(150)
-        return (tmp_path / log).read_text()
+        assert '"success": true' in (tmp_path / log).read_text(), (tmp_path / log).read_text()
+        return out
 
-    def watch(over, port, out, *options):
-        for failure in range(1, 4):
-            failed = out.with_suffix(".failed")
-            while not failed.exists():
-                if over.wait(0.2):
-                    return
-            failed.rename(out.with_suffix(f".failed-{failure}.log"))
-            submitted(port, out, *options)
-
-    with ThreadPoolExecutor() as pool:
-
-        def run(port, rounds=2, nodes=2, timeout=150.0):
-            out = tmp_path / f"results-{port}-{rounds}.json"
-            for over in latest:
-                over.set()
-            answer = submitted(port, out, rounds, nodes, timeout)
-            assert '"success": true' in answer, answer
-            latest.append(threading.Event())
-            pool.submit(watch, latest[-1], port, out, rounds, nodes, timeout)
-            return out
-
-        yield run
-        for over in latest:
-            over.set()
+    return run
 
 
 def test_a_stock_server_app_drives_two_nodes(kit, superlink, submit, join):
