@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from locex.schemas.data_format import DataFormat
     from locex.schemas.job import TrainConfig, WarmupConfig
     from locex.schemas.model import ModelMetadata
+    from locex.schemas.plugin import PluginConfig
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Scalar: TypeAlias = "bool | int | float | str | bytes"
@@ -300,6 +301,18 @@ class PrivacyContext:
     """Report the ε spent so far of a unit; it goes into the job's record."""
 
 
+@dataclass(frozen=True, slots=True)
+class PrivacyReview:
+    """What a mechanism may know of the job that names it, before anything runs.
+
+    ``mechanisms`` are the valid configurations of all of the job's mechanisms by name, its own included.
+    """
+
+    mechanisms: Mapping[str, PluginConfig]
+    federation: str
+    library: str
+
+
 class PrivacyMechanism(Protocol):
     """Protects what leaves the node. Created by ``locex_create_privacy``."""
 
@@ -408,3 +421,74 @@ class Aggregation(Protocol):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up what `state` returned."""
+
+
+@runtime_checkable
+class ContributionDecoder(Protocol):
+    """The collector's half of a mechanism that only writes updates in another form, e.g. compression.
+
+    Created by ``locex_create_aggregation`` in place of an `Aggregation`; decoders act on what arrives before it is
+    checked and aggregated, in the reverse order of their mechanisms' stages.
+    """
+
+    def decode(self, contribution: Contribution, current: list[Array]) -> Contribution:
+        """Return the contribution with parameters in the shapes of ``current``; raise `ValueError` for a bad one."""
+
+
+@runtime_checkable
+class OpaqueAggregation(Aggregation, Protocol):
+    """An aggregation of contributions whose tensors are not the model's, e.g. ciphertexts.
+
+    It checks contributions itself, and what it returns becomes the global parameters as it is.
+    """
+
+    def fault_of(self, contribution: Contribution, current: list[Array]) -> str:
+        """Return what is wrong with a contribution, or an empty string."""
+
+
+# --- inference --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A tensor that a model takes or gives.
+
+    ``datatype`` is a name of the Open Inference Protocol (``FP32``, ``INT64``, ``BYTES``, …); ``shape`` has the axis
+    of examples, and -1 where a size is free.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InferencerContext:
+    """All that an inferencer needs to load one version of a model.
+
+    ``threads`` is how many it may use for one call. ``allow_programs`` says whether the site takes artefacts that are
+    programs (`locex.artefacts.programs`).
+    """
+
+    artefact: ModelArtefact
+    threads: int
+    allow_programs: bool = True
+
+
+class Inferencer(Protocol):
+    """One version of a model, loaded and ready to answer. Created by ``locex_create_inferencer``.
+
+    ``BYTES`` tensors are arrays of Python ``bytes`` objects, ``BF16`` ones have ml_dtypes' ``bfloat16``.
+    """
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """Return the outputs of these names; names, types and shapes of ``inputs`` have been checked.
+
+        May be called by several threads at once.
+        """
+
+    def close(self) -> None:
+        """Let go of memory and devices; no call follows."""

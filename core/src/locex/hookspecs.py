@@ -28,11 +28,15 @@ if TYPE_CHECKING:
     from locex.api import (
         Aggregation,
         BuildContext,
+        ContributionDecoder,
         DataSource,
         Federation,
         FederationContext,
+        Inferencer,
+        InferencerContext,
         PrivacyContext,
         PrivacyMechanism,
+        PrivacyReview,
         SiteContext,
         TrainingSession,
         Transform,
@@ -91,13 +95,29 @@ def locex_create_privacy(config: PluginConfig, context: PrivacyContext) -> Priva
 
 
 @hookspec(firstresult=True)
+def locex_review_privacy(config: PluginConfig, review: PrivacyReview) -> list[str]:
+    """Return warnings for the job's record, before the job is taken. Optional; group ``locex.privacy``.
+
+    Raise `PrivacyRefused` where the mechanism makes no sense with the others, this federation or this library.
+    """
+
+
+@hookspec(firstresult=True)
 def locex_create_federation(config: PluginConfig, context: FederationContext) -> Federation:
     """Return a connection, not yet open, to a federation. Group ``locex.federation``; called once per job."""
 
 
 @hookspec(firstresult=True)
-def locex_create_aggregation(config: PluginConfig) -> Aggregation:
+def locex_create_aggregation(config: PluginConfig) -> Aggregation | ContributionDecoder:
     """Return the collector's half of a mechanism, or a strategy. Group ``locex.aggregation``; once per training."""
+
+
+@hookspec(firstresult=True)
+def locex_create_inferencer(config: PluginConfig, context: InferencerContext) -> Inferencer:
+    """Return a loaded model that answers. Group ``locex.inferencer``; called once per version of a model.
+
+    Raise `InvalidModel` for an artefact that cannot be used.
+    """
 
 
 @hookspec(firstresult=True)

@@ -17,11 +17,15 @@ from locex import hookspecs
 from locex.api import (
     Aggregation,
     BuildContext,
+    ContributionDecoder,
     DataSource,
     Federation,
     FederationContext,
+    Inferencer,
+    InferencerContext,
     PrivacyContext,
     PrivacyMechanism,
+    PrivacyReview,
     SiteContext,
     TrainingSession,
     Transform,
@@ -110,9 +114,15 @@ class Host:
         """Return a privacy mechanism."""
         return cast("PrivacyMechanism", self._create(plugin, context=context))
 
-    def aggregation(self, plugin: Configured) -> Aggregation:
+    def review_privacy(self, plugin: Configured, review: PrivacyReview) -> list[str]:
+        """Return a mechanism's warnings about the job that names it; raise `PrivacyRefused`."""
+        return list(
+            self._call(plugin.loaded.instance, "locex_review_privacy", config=plugin.config, review=review) or ()
+        )
+
+    def aggregation(self, plugin: Configured) -> Aggregation | ContributionDecoder:
         """Return the collector's half of a mechanism, or a strategy."""
-        return cast("Aggregation", self._create(plugin))
+        return cast("Aggregation | ContributionDecoder", self._create(plugin))
 
     def federation(self, plugin: Configured, context: FederationContext) -> Federation:
         """Return a connection to a federation, not yet open."""
@@ -121,6 +131,10 @@ class Host:
     def store(self, plugin: Configured, context: StoreContext) -> Store:
         """Return a store, not yet open."""
         return cast("Store", self._create(plugin, context=context))
+
+    def inferencer(self, plugin: Configured, context: InferencerContext) -> Inferencer:
+        """Return one version of a model, loaded."""
+        return cast("Inferencer", self._create(plugin, context=context))
 
     def _create(self, plugin: Configured, **arguments: Any) -> Any:
         entry = plugin.loaded.entry

@@ -36,5 +36,6 @@ KINDS = {
         Kind("aggregation"),
         Kind("federation"),
         Kind("store"),
+        Kind("inferencer"),
     )
 }

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from locex.api import PrivacyReview
 from locex.errors import InvalidConfiguration
 from locex.jobs.choices import BUILDER_FIELDS, Choice, choices_of, find, with_validated
 from locex.plugins.catalog import Catalog
@@ -54,6 +55,7 @@ def make_plan(
             job, warnings = _taken(job, loaded)
         else:
             plugins[choice.role] = host.configure(loaded, _fields(job, choice, loaded), at=choice.path)
+    warnings = [*warnings, *_reviewed(host, plugins, job, library)]
     fields = {
         role: plugin.config.model_dump(mode="json", by_alias=False, exclude_none=True)
         for role, plugin in plugins.items()
@@ -61,6 +63,14 @@ def make_plan(
     if "builder" in fields:
         fields["builder"] = {name: value for name, value in fields["builder"].items() if name not in BUILDER_FIELDS}
     return Plan(host, with_validated(job, fields), library, plugins, warnings)
+
+
+def _reviewed(host: Host, plugins: dict[str, Configured], job: JobConfiguration, library: str) -> list[str]:
+    """Let every privacy mechanism look at the others, the federation and the library; return their warnings."""
+    mechanisms = {role.removeprefix("privacy."): one for role, one in plugins.items() if role.startswith("privacy.")}
+    configs = {name: plugin.config for name, plugin in mechanisms.items()}
+    review = PrivacyReview(configs, job.federation or "", library)
+    return [warning for plugin in mechanisms.values() for warning in host.review_privacy(plugin, review)]
 
 
 def _builder(host: Host, loaded: Loaded, job: JobConfiguration, choice: Choice) -> Configured:
