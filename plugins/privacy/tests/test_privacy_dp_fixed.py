@@ -10,7 +10,8 @@ import pytest
 from locex.api import PrivacyContext, Stage, Update
 from locex.errors import InvalidConfiguration, PrivacyRefused
 from locex.schemas.base import validate
-from locex_privacy.dp_fixed.mechanism import DpFixedConfig, DpFixedMechanism
+from locex_privacy.client_level.mechanism import ClientLevelMechanism
+from locex_privacy.dp_fixed.mechanism import DpFixedConfig
 from locex_privacy.noise import system_normal
 
 
@@ -51,7 +52,7 @@ class Site:
 
     def mechanism(self, normal=system_normal, **fields):
         fields = {"clip_norm": 1, "noise_multiplier": 1} | fields
-        return DpFixedMechanism(validate(DpFixedConfig, fields), self.context, normal)
+        return ClientLevelMechanism(validate(DpFixedConfig, fields).rules(), self.context, normal)
 
     def epsilon(self):
         ((unit, value),) = self.spent[-1:]
