@@ -17,6 +17,8 @@ from locex_privacy.noise import system_normal
 class UnweightedMean:
     """The mean of the nodes' parameters: no node's weight, hence its influence, depends on its data."""
 
+    plain_mean = True
+
     def configure(self, server_round: int) -> dict[str, Scalar]:  # noqa: ARG002 -- the Protocol's
         """Return nothing: nodes clip and noise by their own configuration."""
         return {}
@@ -47,6 +49,8 @@ class NoisyMean(UnweightedMean):
     The collector clips again: a node that does not clip (one without the mechanism, or one that compresses with what
     it held back before) would otherwise pass the sensitivity of all.
     """
+
+    plain_mean = False
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from locex.api import Array, Contribution, ContributionDecoder
+from locex.api import Array, Contribution, ContributionDecoder, Stage
 from locex.hookspecs import hookimpl
 from locex.schemas.plugin import PluginConfig
 from locex_privacy.compression.codecs import READERS
@@ -15,6 +15,8 @@ class CompressionDecoderConfig(PluginConfig):
 
 class Decoder:
     """Turns a codec's arrays back into parameters; nodes of one training may use different methods."""
+
+    stage = Stage.COMPRESS
 
     def decode(self, contribution: Contribution, current: list[Array]) -> Contribution:
         """Return the contribution with parameters in the shapes of ``current``; raise `ValueError` for a bad one."""
