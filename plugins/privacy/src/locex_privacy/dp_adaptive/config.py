@@ -35,7 +35,7 @@ class AdaptiveFields(SharedFields):
     def _leaves_noise(self) -> AdaptiveFields:
         """Refuse a split of the noise that does not exist."""
         if self.server_side_noising and self.clip_count_stddev is None and self.num_sampled_clients is None:
-            raise ValueError("server-side noise needs num_sampled_clients or clip_count_stddev")
+            raise ValueError("num_sampled_clients or clip_count_stddev is required for server-side noise")
         update_multiplier(self.noise_multiplier, self.count_stddev)
         return self
 

@@ -12,15 +12,15 @@ def update_multiplier(noise_multiplier: float, count_stddev: float) -> float:
     2σ_b. Multipliers compose as Σ zᵢ⁻². Raise `ValueError` where the count alone spends all: 2σ_b ≤ z leaves no real
     z_Δ.
     """
-    left = noise_multiplier**-2 - (2 * count_stddev) ** -2
-    if not (math.isfinite(left) and left > 0):
+    spent = noise_multiplier / (2 * count_stddev)
+    left = 1 - spent * spent
+    if not left > 0:
         raise ValueError(
             f"noise of the clip count with standard deviation {count_stddev:g} leaves nothing for the update: "
             f"clip_count_stddev must be more than half of noise_multiplier={noise_multiplier:g} "
             f"(without it, it is num_sampled_clients / 20 under server-side noise)"
         )
-    multiplier: float = left**-0.5
-    return multiplier
+    return noise_multiplier / math.sqrt(left)
 
 
 def flip_probability(bit_stddev: float) -> float:

@@ -31,7 +31,7 @@ class DpFixedAggregationConfig(SharedFields):
     @model_validator(mode="after")
     def _noise_is_told(self) -> DpFixedAggregationConfig:
         if self.server_side_noising and (self.clip_norm is None or self.noise_multiplier is None):
-            raise ValueError("server-side noise needs clip_norm and noise_multiplier")
+            raise ValueError("clip_norm and noise_multiplier are required for server-side noise")
         return self
 
 
