@@ -237,16 +237,15 @@ class Service:
 
 
 class House:
-    """A collector and two nodes with different shares of data: digits, unless others are given."""
+    """A collector and a node for each share of data: two with digits, unless others are given."""
 
-    def __init__(self, programs, given=None, **environment):
-        self.collector = Service(programs, "collector", "collector", "serve")
-        repository = f"127.0.0.1:{self.collector.port}"
-        self.nodes = [
-            Service(programs, f"node{n}", "serve", REPOSITORY_ADDRESS=repository, **environment) for n in (1, 2)
-        ]
+    def __init__(self, programs, given=None, collector=None, **environment):
+        self.collector = Service(programs, "collector", "collector", "serve", **collector or {})
+        environment["REPOSITORY_ADDRESS"] = f"127.0.0.1:{self.collector.port}"
+        given = given or shares()
+        self.nodes = [Service(programs, f"node{n}", "serve", **environment) for n in range(1, len(given) + 1)]
         self.services = [self.collector, *self.nodes]
-        for node, share in zip(self.nodes, given or shares(), strict=True):
+        for node, share in zip(self.nodes, given, strict=True):
             write(node.data, *share)
         for service in self.services:
             service.start()
