@@ -10,8 +10,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from locex.api import Evaluation, Incoming, Parameters, PrivacyMechanism, Scalar, Stopped, TrainingSession, Update
-from locex.errors import LocexError
+from locex.api import (
+    Evaluation,
+    Incoming,
+    Parameters,
+    PrivacyMechanism,
+    Scalar,
+    Stage,
+    Stopped,
+    TrainingSession,
+    Update,
+)
+from locex.errors import BadParameters, LocexError
 from locex.jobs.messages import RoundFinished, StateChanged, Warned
 from locex.schemas.job import JobConfiguration, TrainConfig
 from locex.schemas.record import JobState, RoundRecord
@@ -90,7 +100,15 @@ class NodeParticipant:
         self._enter(JobState.WAITING, reason)
 
     def parameters(self) -> Parameters:
-        """Return the last global parameters: never what local training made of them."""
+        """Return the last global parameters: never what local training made of them.
+
+        Raise `BadParameters` where the server knows them encrypted only, which is after the first round.
+        """
+        if self._progress.latest and any(mechanism.stage >= Stage.ENCRYPT for mechanism in self._mechanisms):
+            raise BadParameters(
+                "the parameters are not told: the server may know them encrypted only",
+                remedy="let the server go on from its own checkpoint, or start a new training",
+            )
         return self._global
 
     def fit(self, parameters: Incoming, config: Mapping[str, Scalar]) -> Update:
@@ -160,6 +178,11 @@ class NodeParticipant:
     def ended_early(self) -> bool:
         """Whether the server ended the training before the expected number of rounds."""
         return self._progress.rounds is not None and self._progress.latest < self._progress.rounds
+
+    @property
+    def global_parameters(self) -> Parameters:
+        """The last global parameters, which need not be for the server."""
+        return self._global
 
     @property
     def holds_global(self) -> bool:

@@ -91,7 +91,7 @@ def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
     (folder / "model").mkdir(exist_ok=True)
     if not participant.holds_global and plan.in_order("privacy"):
         # What no mechanism has seen must not lie where a later job could send it: as its initial weights, say.
-        session.set_parameters(participant.parameters())
+        session.set_parameters(participant.global_parameters)
         inbox.warn("the server sent no weights after the last fit: the model is the last global one")
     elif not participant.holds_global:
         inbox.warn("the server sent no weights after the last fit: the model is this node's own")
