@@ -145,3 +145,19 @@ def test_a_killed_collector_goes_on_from_its_ciphertexts_over_a_superlink(sealed
     assert seen["resumes"] >= 1
     assert_equal(model, plain)
     assert_sealed(house, model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("federation", ["flower-grpc", "flower-superlink"])
+def test_a_model_of_two_million_parameters_passes(sealed_house, artefact, federation):
+    house = sealed_house
+    house.add_model("large", artefact([64], hidden=[1400, 1400]), version=federation)
+    named = {"model_name": "large", "model_version": federation}
+    house.collect(1, nodes=3, federation=federation, **{"privacy-mechanisms": MECHANISM}, **named)
+    job = house.job(epochs=1, federation=federation, **{"privacy-mechanisms": MECHANISM}, **named)
+    for node in house.nodes:
+        node.post(house.id, job)
+    _, seen, model = end(house)
+    assert sum(tensor.size for tensor in model.values()) > 2_000_000
+    assert len(seen["history"][0]["participants"]) == 3
+    assert_sealed(house, model)
