@@ -26,7 +26,7 @@ from locex.jobs.messages import RoundFinished, StateChanged, Warned
 from locex.schemas.job import JobConfiguration, TrainConfig
 from locex.schemas.record import JobState, RoundRecord
 from locex.worker.checkpoint import Checkpoint
-from locex.worker.gate import admit, require_finite
+from locex.worker.gate import admit, require_sound
 
 _LAST_EVALUATION = 30.0  # seconds to wait, after the last fit, for an evaluation that the server may not want
 
@@ -217,7 +217,7 @@ class NodeParticipant:
         try:
             result = self._session.fit(self._train_config(config), server_round=server_round, proximal_mu=proximal_mu)
             trained = self._session.get_parameters()
-            require_finite(trained, "training gave weights that cannot be sent")
+            require_sound(trained, "training gave weights that cannot be sent", max_norm=self._max_norm)
         except LocexError:
             self._session.set_parameters(admitted)
             self._progress.holds_global = True

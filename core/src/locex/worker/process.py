@@ -19,6 +19,7 @@ from locex.jobs.messages import (
     Ready,
     Refused,
 )
+from locex.jobs.policy import require_examples
 from locex.plugins.catalog import Catalog, read_catalog
 from locex.processes.memory import hard_limit
 from locex.schemas.record import FailureKind
@@ -72,6 +73,7 @@ def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
     # The same after a restart of the worker; of the run's id where the job has none.
     seed = plan.job.seed if plan.job.seed is not None else zlib.crc32(begin.run_id.encode())
     prepared = data.prepare(plan, site, _surroundings(inbox, begin))
+    require_examples(len(prepared.data.train), site)
     limits = [limit for limit in (plan.job.resources.memory_mb, site.worker_memory_mb) if limit]
     try:
         with hard_limit(min(limits, default=None)):
