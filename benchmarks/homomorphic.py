@@ -1,9 +1,9 @@
 """Homomorphic encryption: bytes and seconds per million parameters, locex's against NVIDIA FLARE's default.
 
-Both use TenSEAL's CKKS, in one process, in turns; medians. TenSEAL takes a vector of many ciphertexts with all cores. FLARE's
-(``HEModelEncryptor``, ``HEInTimeAccumulateWeightedAggregator``): N=8192, [60, 40, 40], scale 2^40, a public key, one
-vector per layer. Ours: N=4096, [54, 54], scale 2^30, symmetric, the whole model packed, through the mechanism and its
-aggregation, headers and checks included. Errors are against the exact average::
+Both use TenSEAL's CKKS, in one process, in turns; medians. FLARE's (``HEModelEncryptor``,
+``HEInTimeAccumulateWeightedAggregator``): N=8192, [60, 40, 40], scale 2^40, a public key, one vector per layer, whose
+ciphertexts TenSEAL makes on all cores. Ours: N=4096, [54, 54], scale 2^30, symmetric, the whole model packed, on one
+core, through the mechanism and its aggregation, headers and checks included. Errors are against the exact average::
 
     python benchmarks/homomorphic.py [--values 1000000] [--nodes 3] [--repeats 5] [--json]
 """
