@@ -12,15 +12,18 @@ import threading
 from typing import Any
 
 from locex.api import Aggregation, Stopped
-from locex.errors import LocexError
+from locex.errors import InvalidConfiguration, LocexError
 from locex.plugins.catalog import read_catalog
 from locex.plugins.host import Host
 from locex.processes.channel import Channel
 from locex.settings import PluginSettings
+from locex_controller.secagg import SecureAverage
 from locex_controller.training.port import bind
 from locex_controller.training.rounds import Training
 from locex_controller.training.spec import AggregationSpec, TrainingSpec
 from locex_controller.training.wire import Wire
+
+SUPERLINK = "flower-superlink"
 
 
 def main() -> None:
@@ -47,7 +50,7 @@ def main() -> None:
 
 def _run(spec: TrainingSpec, channel: Channel, stop: threading.Event) -> None:
     aggregation = _aggregation(spec.aggregation)
-    wire = _open(spec, stop)
+    wire = _open(spec, stop, aggregation)
     channel.send({"kind": "ready", "address": f"{spec.host}:{spec.port}"})
     try:
         Training(spec, aggregation, wire, channel.send, stop.is_set).run()
@@ -65,13 +68,24 @@ def _aggregation(chosen: AggregationSpec) -> Aggregation:
     return host.aggregation(host.configure(loaded, {**shared, **chosen.config}, at=chosen.config_pointer))
 
 
-def _open(spec: TrainingSpec, stop: threading.Event) -> Wire:
+def _open(spec: TrainingSpec, stop: threading.Event, aggregation: Aggregation) -> Wire:
+    secure = aggregation.config if isinstance(aggregation, SecureAverage) else None
+    if secure and spec.federation != SUPERLINK:
+        raise InvalidConfiguration(
+            f"secagg needs four exchanges between server and nodes in each round, {spec.federation} has one",
+            remedy=f"set the federation of the training, and of the nodes' jobs, to {SUPERLINK}",
+            errors=[{"path": "/federation", "message": f"must be {SUPERLINK} for secagg"}],
+        )
     bind(spec.host, spec.port).close()
     _keep_flower_home(spec)
     if spec.federation == "flower-grpc":
         from locex_controller.training.grpc_wire import GrpcWire
 
         return GrpcWire(spec, stop.is_set)
+    if secure:
+        from locex_controller.training.secagg_wire import SecAggWire
+
+        return SecAggWire(spec, stop.is_set, secure)
     from locex_controller.training.superlink_wire import SuperLinkWire
 
     return SuperLinkWire(spec, stop.is_set)
