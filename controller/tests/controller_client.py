@@ -1,6 +1,7 @@
 """A Flower client for the tests: adds STEP to every parameter and says that it saw EXAMPLES examples.
 
-Usage: controller_client.py ADDRESS STEP EXAMPLES [FAULT[@ROUND]]...; FAULT: nan, shape, raise, die, pause or withhold.
+Usage: controller_client.py ADDRESS STEP EXAMPLES [FAULT[@ROUND]]...; FAULT: nan, shape, raise, die, pause, withhold,
+sealed (bytes instead of the model) or more (tensors).
 A fault without a round is one of every round. What it was told in fit is printed as JSON lines.
 """
 
@@ -42,6 +43,8 @@ class Client(flwr.client.NumPyClient):
             trained[0] = trained[0] * np.nan
         if faulty("shape", config):
             trained[0] = trained[0][:1]
+        if faulty("sealed", config):
+            trained = [np.frombuffer(b"sealed", np.uint8)] * (2 if faulty("more", config) else 1)
         return trained, EXAMPLES, {"loss": STEP}
 
     def evaluate(self, parameters, config):

@@ -37,7 +37,7 @@ async def test_two_nodes_average_weighted_by_examples(training_engine, flower_no
     assert count == 4
     assert count.dtype == np.int64
     told = [json.loads(line) for line in nodes[0].communicate(timeout=20)[0].splitlines()]
-    assert told[0] == {"config_id": "long", "epochs": 2, "server_round": 1, "num_rounds": 2}
+    assert told[0] == {"config_id": "long", "epochs": 2, "server_round": 1, "num_rounds": 2, "fit_clients": 2}
     assert [one["server_round"] for one in told] == [1, 2]
 
 

@@ -11,8 +11,6 @@ MECHANISM = {"privacy-mechanisms": {"shield": {"clip": 1}}}
 @pytest.mark.parametrize(
     ("content", "paths"),
     [
-        (MECHANISM | {"strategy": "nonsense"}, ["/strategy"]),
-        (MECHANISM | {"aggregation": "median"}, ["/aggregation"]),
         ({"strategy": "median", "aggregation": "trimmed"}, ["/strategy"]),
         (MECHANISM | {"strategy_conf": {"clip": 2}}, ["/strategy_conf/clip", "/privacy-mechanisms/shield/clip"]),
         (
@@ -31,12 +29,26 @@ def test_choices_that_displace_each_other_are_refused(content, paths):
     assert [error["path"] for error in raised.value.errors] == paths
 
 
-def test_the_strategys_own_fields_reach_the_mechanisms_aggregation():
+def test_the_strategys_own_fields_and_the_mechanisms_are_kept_apart():
     request, warnings = parse_request(MECHANISM | {"strategy": "avg", "strategy_conf": {"eta": 3, "tau": None}}, "1")
-    chosen = request.chosen_aggregation()
-    assert (chosen.name, chosen.shared, chosen.config) == ("shield", {"clip": 1}, {"eta": 3})
-    assert chosen.config_pointer == "/strategy_conf"
-    assert warnings == ["'strategy' was ignored: the aggregation of the privacy mechanism takes its place"]
+    chosen, (mechanism,) = request.chosen_aggregation(), request.mechanisms()
+    assert (chosen.name, chosen.config, chosen.config_pointer, chosen.stated) == (
+        "fedavg",
+        {"eta": 3},
+        "/strategy_conf",
+        True,
+    )
+    assert (mechanism.name, mechanism.config, mechanism.pointer) == (
+        "shield",
+        {"clip": 1},
+        "/privacy-mechanisms/shield",
+    )
+    assert warnings == []
+
+
+def test_mechanisms_may_have_fields_of_one_name():
+    request, _ = parse_request({"privacy-mechanisms": {"a": {"clip": 1}, "b": {"clip": 2, "bits": None}}}, "1")
+    assert [(one.name, one.config) for one in request.mechanisms()] == [("a", {"clip": 1}), ("b", {"clip": 2})]
 
 
 def test_two_names_of_one_strategy_agree():

@@ -110,7 +110,7 @@ async def test_a_training_from_the_model_to_its_weights(service, flower_node, co
     np.testing.assert_array_equal(trained["weight"], np.full((2, 3), 8.5, np.float32))
     assert (await service.ask("GET", "/jobs"))[1]["total"] == 1
     told = json.loads(nodes[0].communicate(timeout=20)[0].splitlines()[0])
-    assert told == {"config_id": "4", "server_round": 1, "num_rounds": 2}
+    assert told == {"config_id": "4", "server_round": 1, "num_rounds": 2, "fit_clients": 2}
 
 
 async def test_errors_name_what_is_wrong(service, collector_port):

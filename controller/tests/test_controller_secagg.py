@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from locex_controller.secagg import SecAggConfig
+from locex.errors import InvalidConfiguration
+from locex_controller.secagg import SecAggConfig, SecureSums, secure_sum
+from locex_controller.training.spec import TrainingSpec
 
 pytest.importorskip("locex_flower", reason="the nodes of these tests are locex-flower's")
 
@@ -23,7 +25,7 @@ def secure(training_engine, flower_node, collector_port, tmp_path):
 
     async def start(plan=PLAN, faults=None, nodes=NODES, **fields):
         fields = {**FIELDS, **fields}
-        engine = await training_engine(plan, federation="flower-superlink", aggregation=chosen(fields))
+        engine = await training_engine(plan, federation="flower-superlink", mechanisms=chosen(fields))
         await engine.until("ready")
         engine.nodes = {}
         for step, examples in nodes.items():
@@ -37,8 +39,8 @@ def secure(training_engine, flower_node, collector_port, tmp_path):
     return start
 
 
-def chosen(fields):
-    return {"name": "secagg", "config": fields, "config_pointer": "/privacy-mechanisms/secagg"}
+def chosen(fields, **others):
+    return [{"name": "secagg", "config": fields}, *({"name": name, "config": own} for name, own in others.items())]
 
 
 def averages(*rounds):
@@ -105,31 +107,46 @@ async def test_a_killed_training_goes_on_with_the_rounds_that_are_left(secure, t
     await engine.until("round", round=1)
     engine.child.kill()
     await engine.end()
-    again = await training_engine(plan, federation="flower-superlink", aggregation=chosen(FIELDS), reported=1)
+    again = await training_engine(plan, federation="flower-superlink", mechanisms=chosen(FIELDS), reported=1)
     assert await again.end() == 0, again.messages
     assert [one["round"] for one in again.of("round")][-1] == 3
     rounds = [NODES] * 3
     np.testing.assert_allclose(weights(tmp_path)["0"], averages(*rounds), rtol=0, atol=allowed(*rounds))
 
 
-async def test_another_wire_is_refused(training_engine):
-    engine = await training_engine(PLAN, federation="flower-grpc", aggregation=chosen(FIELDS))
+@pytest.mark.parametrize(
+    ("changes", "others", "told", "path"),
+    [
+        ({"federation": "flower-grpc"}, {}, "flower-grpc has one", "/federation"),
+        ({"plan": {"min_fit_clients": 1}}, {}, "a secure sum needs 2 nodes", "/strategy_conf/min_fit_clients"),
+        ({}, {"compression": {}}, "compressed updates", "/privacy-mechanisms/compression"),
+        (
+            {},
+            {"dp-fixed": {"server_side_noising": True}},
+            "dp-fixed's noise here",
+            "/privacy-mechanisms/dp-fixed/server_side_noising",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused(changes, others, told, path):
+    mechanisms = chosen(FIELDS, **others)
+    fields = {"federation": "flower-superlink", "plan": PLAN, "mechanisms": mechanisms, **changes}
+    spec = TrainingSpec(training_id="t", port=1, folder="x", **fields)
+    with pytest.raises(InvalidConfiguration, match=told) as refused:
+        secure_sum(spec, [SecureSums(SecAggConfig(**FIELDS))])
+    assert refused.value.errors[0]["path"] == path
+
+
+async def test_another_wire_is_refused_before_a_port_is_opened(training_engine):
+    engine = await training_engine(PLAN, federation="flower-grpc", mechanisms=chosen(FIELDS))
     assert await engine.end() == 1
     error = engine.messages[-1]["error"]
     assert error["code"] == "configuration-invalid"
     assert "flower-grpc has one" in error["message"]
-    assert error["errors"][0]["path"] == "/federation"
-
-
-async def test_rounds_too_small_to_hide_a_node_are_refused(training_engine):
-    plan = {**PLAN, "min_fit_clients": 1}
-    engine = await training_engine(plan, federation="flower-superlink", aggregation=chosen(FIELDS))
-    assert await engine.end() == 1
-    assert "min_fit_clients is 1, a secure sum needs 2 nodes" in engine.messages[-1]["error"]["message"]
 
 
 async def test_parameters_that_cannot_work_are_named(training_engine):
     fields = {"modulus_range": 3 * 2**20}
-    engine = await training_engine(PLAN, federation="flower-superlink", aggregation=chosen(fields))
+    engine = await training_engine(PLAN, federation="flower-superlink", mechanisms=chosen(fields))
     assert await engine.end() == 1
     assert "modulus_range must be a power of two" in engine.messages[-1]["error"]["message"]

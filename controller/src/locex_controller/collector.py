@@ -127,7 +127,6 @@ class Collector:
         folder: Path,
     ) -> Supervisor:
         initial = await self._initial(model, folder, warnings)
-        aggregation = request.chosen_aggregation()
         spec = TrainingSpec(
             training_id=training_id,
             federation=request.federation,
@@ -135,7 +134,8 @@ class Collector:
             port=self._port(request.port),
             tls=self._tls(),
             plan=request.plan(),
-            aggregation=aggregation,
+            aggregation=request.chosen_aggregation(),
+            mechanisms=request.mechanisms(),
             fit_config=request.sent_to_nodes(),
             initial=initial,
             folder=folder,
@@ -143,8 +143,8 @@ class Collector:
         self._spec_file(folder.name).write_text(spec.model_dump_json(), encoding="utf-8")
         supervisor = Supervisor(_record(request, spec, model, warnings), spec, self.records, self.settings)
         try:
-            await supervisor.begin()
-            supervisor.record = supervisor.record.model_copy(update={"state": JobState.WAITING})
+            told = {"warnings": [*warnings, *await supervisor.begin()]}
+            supervisor.record = supervisor.record.model_copy(update={"state": JobState.WAITING, **told})
             await self.records.create(supervisor.record)
         except BaseException:
             await supervisor.discard()

@@ -9,7 +9,7 @@ from pydantic import AliasChoices, ConfigDict, Field, field_validator, model_val
 from locex.errors import InvalidConfiguration
 from locex.schemas.base import Configuration, validate
 from locex.schemas.model import Name
-from locex_controller.training.spec import AggregationSpec, FederationName, Plan
+from locex_controller.training.spec import AggregationSpec, FederationName, MechanismSpec, Plan
 
 _PLANNED = {"fraction_fit", "fraction_evaluate", "min_fit_clients", "min_evaluate_clients", "min_available_clients"}
 _PLANNED |= {"accept_failures", "min_completion_rate_fit"}
@@ -45,7 +45,7 @@ class TrainingRequest(Configuration):
         default_factory=dict,
         validation_alias=AliasChoices("privacy-mechanisms", "privacy_mechanisms"),
         serialization_alias="privacy-mechanisms",
-        description="At most one mechanism; its half of the aggregation takes the place of the strategy.",
+        description="The nodes' mechanisms by name. One whose half here averages takes the place of the strategy.",
     )
     configuration_id: str | None = Field(default=None, description="Sent to nodes as config_id.")
     federation: FederationName = Field(default="flower-grpc", description="The wire to the nodes.")
@@ -65,8 +65,6 @@ class TrainingRequest(Configuration):
     def _consistent(self) -> TrainingRequest:
         if (self.model_name is None) != (self.model_version is None):
             raise ValueError("model_name and model_version belong together")
-        if len(self.privacy_mechanisms) > 1:
-            raise ValueError("at most one of privacy-mechanisms can be the collector's aggregation")
         return self
 
     def plan(self) -> Plan:
@@ -75,31 +73,47 @@ class TrainingRequest(Configuration):
         return validate(Plan, {**chosen, **self.server_conf.model_dump(exclude_none=True)}, at="/strategy_conf")
 
     def chosen_aggregation(self) -> AggregationSpec:
-        """Return the aggregation: a privacy mechanism's half, else the one named, else the strategy."""
-        name, pointer = _plugin(self.strategy), "/strategy"
-        if self.aggregation:
-            name, pointer = _plugin(self.aggregation), "/aggregation"
-        for mechanism in self.privacy_mechanisms:
-            name, pointer = mechanism, "/privacy-mechanisms"
-        given = self.aggregation_fields()
-        shared = given.get(f"/privacy-mechanisms/{name}", {})
+        """Return the aggregation that is named, else the strategy; a mechanism's half may take its place."""
+        field = "aggregation" if self.aggregation else "strategy"
+        given = self._own_fields()
         return AggregationSpec(
-            name=name,
-            pointer=pointer,
-            shared=shared,
+            name=_plugin(self.aggregation or self.strategy),
+            pointer=f"/{field}",
             config=given["/strategy_conf"] | given["/aggregation_config"],
             config_pointer=next((place for place, fields in given.items() if fields), "/aggregation_config"),
+            stated=field in self.model_fields_set,
         )
 
-    def aggregation_fields(self) -> dict[str, dict[str, Any]]:
-        """Return the aggregation's fields by the place where they were given; null is "not given"."""
+    def mechanisms(self) -> list[MechanismSpec]:
+        """Return the privacy mechanisms; null is "not given"."""
+        return [
+            MechanismSpec(name=name, config=_without_nulls(fields)) for name, fields in self.privacy_mechanisms.items()
+        ]
+
+    def faults(self) -> list[dict[str, str]]:
+        """Return where the request contradicts itself.
+
+        The strategy "avg" beside a mechanism is no fault, since older clients always send it.
+        """
+        found = []
+        chosen = self.chosen_aggregation()
+        usual = self.privacy_mechanisms and _plugin(self.strategy) == "fedavg"
+        if "strategy" in self.model_fields_set and _plugin(self.strategy) != chosen.name and not usual:
+            found.append({"path": "/strategy", "message": f"{chosen.pointer} chooses {chosen.name!r} already"})
+        own = self._own_fields()
+        shared = {mechanism.pointer: mechanism.config for mechanism in self.mechanisms()}
+        for key in sorted({key for fields in own.values() for key in fields}):
+            # Two mechanisms may have fields of one name; the aggregation's own are never a mechanism's.
+            places = [place for place, fields in {**own, **shared}.items() if key in fields]
+            if len(places) > 1:
+                message = "given in two places: say it once"
+                found += [{"path": f"{place}/{key}", "message": message} for place in places]
+        return found
+
+    def _own_fields(self) -> dict[str, dict[str, Any]]:
+        """Return the aggregation's own fields by the place where they were given."""
         own = {key: value for key, value in self.strategy_conf.items() if key not in _PLANNED}
-        places = {"/strategy_conf": own, "/aggregation_config": self.aggregation_config}
-        places |= {f"/privacy-mechanisms/{name}": fields for name, fields in self.privacy_mechanisms.items()}
-        return {
-            place: {key: value for key, value in fields.items() if value is not None}
-            for place, fields in places.items()
-        }
+        return {"/strategy_conf": _without_nulls(own), "/aggregation_config": _without_nulls(self.aggregation_config)}
 
     def sent_to_nodes(self) -> dict[str, bool | int | float | str]:
         """Return the fixed part of every instruction."""
@@ -121,34 +135,16 @@ def parse_request(content: dict[str, Any], training_id: str) -> tuple[TrainingRe
             remedy="leave training_id out of the body, or let them agree",
             errors=[{"path": "/training_id", "message": "does not agree with the path"}],
         )
-    _refuse_displaced(request)
-    mechanism = next(iter(request.privacy_mechanisms), None)
-    if mechanism and "strategy" in request.model_fields_set and request.strategy != mechanism:
-        warnings.append("'strategy' was ignored: the aggregation of the privacy mechanism takes its place")
-    return request, warnings
-
-
-def _refuse_displaced(request: TrainingRequest) -> None:
-    """Raise `InvalidConfiguration` for every choice that another one would displace.
-
-    The strategy "avg" beside a mechanism is no fault, since older clients always send it.
-    """
-    chosen = request.chosen_aggregation()
-    faults = []
-    for field, name in (("strategy", request.strategy), ("aggregation", request.aggregation)):
-        average = field == "strategy" and request.privacy_mechanisms and _plugin(name or "") == "fedavg"
-        if name and field in request.model_fields_set and _plugin(name) != chosen.name and not average:
-            faults.append({"path": f"/{field}", "message": f"{chosen.pointer} chooses {chosen.name!r} already"})
-    given = request.aggregation_fields()
-    for key in sorted({key for fields in given.values() for key in fields}):
-        places = [place for place, fields in given.items() if key in fields]
-        if len(places) > 1:
-            faults += [{"path": f"{place}/{key}", "message": "given in two places: say it once"} for place in places]
-    if faults:
+    if faults := request.faults():
         listing = "; ".join(f"{fault['path']}: {fault['message']}" for fault in faults)
         raise InvalidConfiguration(
             f"the configuration contradicts itself: {listing}", remedy="leave out one of each", errors=faults
         )
+    return request, warnings
+
+
+def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 def _plugin(name: str) -> str:

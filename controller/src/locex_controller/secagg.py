@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from pydantic import Field, model_validator
 
-from locex.api import Aggregation
+from locex.api import Contribution, ContributionDecoder, Stage
+from locex.errors import InvalidConfiguration
 from locex.hookspecs import hookimpl
 from locex.keystream import LARGEST
 from locex.schemas.plugin import PluginConfig
-from locex_controller.fedavg import WeightedAverage
+from locex_controller.training.spec import TrainingSpec
+
+if TYPE_CHECKING:
+    from locex.api import Array
+
+SUPERLINK = "flower-superlink"
+FEWEST = 2
+"""Nodes of a sum; each of two knows the other's part, the collector does not."""
 
 
 class SecAggConfig(PluginConfig):
@@ -71,14 +82,58 @@ class SecAgg:
         return SecAggConfig
 
     @hookimpl
-    def locex_create_aggregation(self, config: SecAggConfig) -> Aggregation:
-        """Return the average, with the parameters for the wire."""
-        return SecureAverage(config)
+    def locex_create_aggregation(self, config: SecAggConfig) -> ContributionDecoder:
+        """Return what tells the training to open the wire of secure sums."""
+        return SecureSums(config)
 
 
-class SecureAverage(WeightedAverage):
-    """What the wire hands over for each node is the secure average already; the average of those is the same."""
+class SecureSums:
+    """Marks a training whose wire unmasks: what it hands over for each node is the average of all already."""
+
+    stage = Stage.ENCRYPT
 
     def __init__(self, config: SecAggConfig) -> None:
         """Keep what the wire is opened with."""
         self.config = config
+
+    def decode(self, contribution: Contribution, current: list[Array]) -> Contribution:  # noqa: ARG002
+        """Return what the wire unmasked."""
+        return contribution
+
+
+def secure_sum(spec: TrainingSpec, decoders: Sequence[ContributionDecoder]) -> SecAggConfig | None:
+    """Return the parameters of a training with secagg, None for others.
+
+    Raise `InvalidConfiguration` where the wire, another mechanism or the plan makes no sense with it.
+    """
+    config = next((one.config for one in decoders if isinstance(one, SecureSums)), None)
+    if config is None:
+        return None
+    if spec.federation != SUPERLINK:
+        raise _refused(
+            f"secagg needs four exchanges between server and nodes in each round, {spec.federation} has one",
+            f"set the federation of the training, and of the nodes' jobs, to {SUPERLINK}",
+            "/federation",
+        )
+    for other in spec.mechanisms:
+        if other.name == "compression":
+            raise _refused("compressed updates are not numbers that secagg can sum", "leave out one", other.pointer)
+        if other.config.get("server_side_noising"):
+            raise _refused(
+                f"with secagg the collector does not see the single updates that {other.name}'s noise here is for",
+                "set server_side_noising to false, so that each node adds its noise",
+                f"{other.pointer}/server_side_noising",
+            )
+    threshold = config.reconstruction_threshold
+    fewest = max(FEWEST, threshold if isinstance(threshold, int) else 0)
+    if spec.plan.min_fit_clients < fewest:
+        raise _refused(
+            f"min_fit_clients is {spec.plan.min_fit_clients}, a secure sum needs {fewest} nodes",
+            "raise min_fit_clients; the more nodes, the less a sum tells of one of them",
+            "/strategy_conf/min_fit_clients",
+        )
+    return config
+
+
+def _refused(message: str, remedy: str, path: str) -> InvalidConfiguration:
+    return InvalidConfiguration(message, remedy=remedy, errors=[{"path": path, "message": message}])

@@ -40,14 +40,16 @@ class Supervisor:
         """The process, while there is one."""
         return self._child.pid if self._child and self._child.exit_code is None else None
 
-    async def begin(self) -> None:
-        """Start the process and wait until it listens; raise the error that it reports instead."""
+    async def begin(self) -> list[str]:
+        """Start the process and wait until it listens; return its warnings, or raise the error that it reports."""
         child = await self._spawn()
-        what = f"aggregation {self.spec.aggregation.name}"
+        names = [self.spec.aggregation.name, *(mechanism.name for mechanism in self.spec.mechanisms)]
+        what = f"aggregation {', '.join(names)}"
         message = await answer_of(child, what, self._settings.start_timeout)
         if message.get("kind") != "ready":
             await self._kill(child)
             raise LocexError.from_json(message.get("error", {}))
+        return list(message.get("warnings", []))
 
     def watch(self) -> None:
         """Go on in the background; `begin` has succeeded, or the training is resumed."""

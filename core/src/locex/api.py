@@ -419,7 +419,10 @@ class Aggregation(Protocol):
         """Return what nodes must be told with the fit instruction of this round."""
 
     def aggregate(self, server_round: int, current: list[Array], contributions: Sequence[Contribution]) -> list[Array]:
-        """Return the new global parameters; ``contributions`` is not empty, shapes and finiteness are checked."""
+        """Return the new global parameters; ``contributions`` is not empty, shapes and finiteness are checked.
+
+        Raise `ValueError` for contributions that do not go together: the attempt at the round does not count.
+        """
 
     def state(self) -> dict[str, Any]:
         """Return what a restarted collector needs beside the parameters; arrays as NumPy arrays, the rest JSON."""
@@ -436,6 +439,9 @@ class ContributionDecoder(Protocol):
     checked and aggregated, in the reverse order of their mechanisms' stages.
     """
 
+    stage: Stage
+    """That of its half at the nodes."""
+
     def decode(self, contribution: Contribution, current: list[Array]) -> Contribution:
         """Return the contribution with parameters in the shapes of ``current``; raise `ValueError` for a bad one."""
 
@@ -444,11 +450,23 @@ class ContributionDecoder(Protocol):
 class OpaqueAggregation(Aggregation, Protocol):
     """An aggregation of contributions whose tensors are not the model's, e.g. ciphertexts.
 
-    It checks contributions itself, and what it returns becomes the global parameters as it is.
+    It checks contributions itself, and what it returns becomes the global parameters as it is. It averages by
+    examples, as nodes name them. The first global parameters of a training are the model's own all the same.
     """
 
     def fault_of(self, contribution: Contribution, current: list[Array]) -> str:
         """Return what is wrong with a contribution, or an empty string."""
+
+
+@runtime_checkable
+class PlainMean(Aggregation, Protocol):
+    """An aggregation that is no more than the average by examples, since its nodes name one example each.
+
+    It tells nodes nothing and remembers nothing, so that an `OpaqueAggregation` can take its place.
+    """
+
+    plain_mean: bool
+    """Whether that is so, as configured."""
 
 
 # --- inference --------------------------------------------------------------------------------------------------------

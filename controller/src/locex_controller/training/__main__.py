@@ -11,19 +11,15 @@ import sys
 import threading
 from typing import Any
 
-from locex.api import Aggregation, Stopped
-from locex.errors import InvalidConfiguration, LocexError
-from locex.plugins.catalog import read_catalog
-from locex.plugins.host import Host
+from locex.api import Stopped
+from locex.errors import LocexError
 from locex.processes.channel import Channel
-from locex.settings import PluginSettings
-from locex_controller.secagg import SecureAverage
+from locex_controller.secagg import SecAggConfig, secure_sum
+from locex_controller.training.halves import load_halves
 from locex_controller.training.port import bind
 from locex_controller.training.rounds import Training
-from locex_controller.training.spec import AggregationSpec, TrainingSpec
+from locex_controller.training.spec import TrainingSpec
 from locex_controller.training.wire import Wire
-
-SUPERLINK = "flower-superlink"
 
 
 def main() -> None:
@@ -49,33 +45,16 @@ def main() -> None:
 
 
 def _run(spec: TrainingSpec, channel: Channel, stop: threading.Event) -> None:
-    aggregation = _aggregation(spec.aggregation)
-    wire = _open(spec, stop, aggregation)
-    channel.send({"kind": "ready", "address": f"{spec.host}:{spec.port}"})
+    halves = load_halves(spec.aggregation, spec.mechanisms)
+    wire = _open(spec, stop, secure_sum(spec, halves.decoders))
+    channel.send({"kind": "ready", "address": f"{spec.host}:{spec.port}", "warnings": list(halves.warnings)})
     try:
-        Training(spec, aggregation, wire, channel.send, stop.is_set).run()
+        Training(spec, halves, wire, channel.send, stop.is_set).run()
     finally:
         wire.close()
 
 
-def _aggregation(chosen: AggregationSpec) -> Aggregation:
-    settings = PluginSettings()
-    sys.path.extend(str(folder) for folder in settings.plugin_folders)
-    host = Host()
-    catalog = read_catalog(settings.policy, settings.plugin_folders)
-    loaded = host.load(catalog.find("aggregation", chosen.name, path=chosen.pointer))
-    shared = {name: value for name, value in chosen.shared.items() if name in loaded.config_model.model_fields}
-    return host.aggregation(host.configure(loaded, {**shared, **chosen.config}, at=chosen.config_pointer))
-
-
-def _open(spec: TrainingSpec, stop: threading.Event, aggregation: Aggregation) -> Wire:
-    secure = aggregation.config if isinstance(aggregation, SecureAverage) else None
-    if secure and spec.federation != SUPERLINK:
-        raise InvalidConfiguration(
-            f"secagg needs four exchanges between server and nodes in each round, {spec.federation} has one",
-            remedy=f"set the federation of the training, and of the nodes' jobs, to {SUPERLINK}",
-            errors=[{"path": "/federation", "message": f"must be {SUPERLINK} for secagg"}],
-        )
+def _open(spec: TrainingSpec, stop: threading.Event, secure: SecAggConfig | None) -> Wire:
     bind(spec.host, spec.port).close()
     _keep_flower_home(spec)
     if spec.federation == "flower-grpc":

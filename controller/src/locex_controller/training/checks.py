@@ -9,21 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from locex.api import Contribution, Evaluation
-from locex_controller.training.wire import Replies
 
 if TYPE_CHECKING:
     from locex.api import Array
-
-
-def refuse_bad(replies: Replies[Contribution], current: Sequence[Array]) -> Replies[Contribution]:
-    """Return the replies with every contribution that does not fit the global parameters moved to the failures."""
-    checked: Replies[Contribution] = Replies(failures=dict(replies.failures))
-    for node, contribution in replies.results.items():
-        if fault := fault_of(contribution, current):
-            checked.failures[node] = f"contribution refused: {fault}"
-        else:
-            checked.results[node] = contribution
-    return checked
 
 
 def fault_of(contribution: Contribution, current: Sequence[Array]) -> str:

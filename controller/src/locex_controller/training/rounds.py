@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from locex.api import Aggregation, Contribution, Evaluation, Scalar, Stopped
+from locex.api import Contribution, Evaluation, Scalar, Stopped
 from locex.errors import FederationLost
 from locex_controller.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from locex_controller.training.checks import cast, refuse_bad, usable
+from locex_controller.training.checks import cast, usable
+from locex_controller.training.halves import Halves
 from locex_controller.training.parameters import is_ordered, read_parameters
 from locex_controller.training.spec import TrainingSpec
 from locex_controller.training.wire import NodeFailed, Replies, Wire
@@ -29,11 +30,12 @@ class Training:
     """Runs the rounds that are left. ``report`` takes messages with a ``kind``: state or round."""
 
     def __init__(
-        self, spec: TrainingSpec, aggregation: Aggregation, wire: Wire, report: Report, should_stop: Callable[[], bool]
+        self, spec: TrainingSpec, halves: Halves, wire: Wire, report: Report, should_stop: Callable[[], bool]
     ) -> None:
         self._spec = spec
         self._plan = spec.plan
-        self._aggregation = aggregation
+        self._halves = halves
+        self._aggregation = halves.aggregation
         self._wire = wire
         self._report = report
         self._should_stop = should_stop
@@ -99,10 +101,11 @@ class Training:
         )
 
     def _fit(self, server_round: int, nodes: Sequence[str]) -> Replies[Contribution]:
-        config = {**self._config(server_round), **self._aggregation.configure(server_round)}
+        told = self._aggregation.configure(server_round)
+        config = {**self._config(server_round), "fit_clients": len(nodes), **told}
         current = self._current
         replies = self._wire.fit(nodes, current.names, current.parameters, config, self._plan.round_timeout)
-        return refuse_bad(replies, current.parameters)
+        return self._halves.accepted(replies, current.parameters)
 
     def _fault(self, nodes: Sequence[str], replies: Replies[Contribution]) -> str:
         needed = max(self._plan.min_fit_clients, math.ceil(self._plan.min_completion_rate_fit * len(nodes)))
@@ -119,8 +122,7 @@ class Training:
     def _aggregate(self, server_round: int, attempt: int, replies: Replies[Contribution], started: float) -> str:
         contributions = [replies.results[node] for node in sorted(replies.results)]
         before = self._aggregation.state()
-        new = self._aggregation.aggregate(server_round, self._current.parameters, contributions)
-        parameters, fault = cast(new, self._current.parameters)
+        parameters, fault = self._averaged(server_round, contributions)
         if fault:
             self._aggregation.restore(before)
             return f"the aggregate is refused: {fault}"
@@ -134,9 +136,19 @@ class Training:
             "train": _weighted([(one.examples, one.metrics) for one in contributions]),
             "fit_seconds": time.monotonic() - started,
         }
-        self._current = Checkpoint(server_round, self._current.names, parameters, self._aggregation.state(), report)
+        names = [] if self._halves.opaque else self._current.names
+        self._current = Checkpoint(server_round, names, parameters, self._aggregation.state(), report)
         write_checkpoint(self._spec.folder, self._current)
         return ""
+
+    def _averaged(self, server_round: int, contributions: Sequence[Contribution]) -> tuple[list[Array], str]:
+        """Return the new global parameters, and what is wrong with them, if anything."""
+        current = self._current.parameters
+        try:
+            new = self._aggregation.aggregate(server_round, current, contributions)
+        except ValueError as error:
+            return [], str(error)
+        return (new, "") if self._halves.opaque else cast(new, current)
 
     def _evaluate(self, server_round: int) -> dict[str, Any]:
         if not self._plan.fraction_evaluate:

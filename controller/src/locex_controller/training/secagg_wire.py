@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 
 from locex.api import Contribution, Scalar
 from locex.errors import InvalidConfiguration
-from locex_controller.secagg import SecAggConfig
+from locex_controller.secagg import FEWEST, SecAggConfig
 from locex_controller.training.secagg import SecureSum
-from locex_controller.training.spec import Plan, TrainingSpec
+from locex_controller.training.spec import TrainingSpec
 from locex_controller.training.superlink_wire import SuperLinkWire
 from locex_controller.training.wire import Replies
 
 if TYPE_CHECKING:
     from locex.api import Array
-
-_FEWEST = 2
 
 
 class SecAggWire(SuperLinkWire):
@@ -25,7 +23,6 @@ class SecAggWire(SuperLinkWire):
     carries_names = False
 
     def __init__(self, spec: TrainingSpec, should_stop: Callable[[], bool], config: SecAggConfig) -> None:
-        _require_enough(spec.plan, config)
         super().__init__(spec, should_stop)
         self._secagg = config
 
@@ -55,7 +52,7 @@ class SecAggWire(SuperLinkWire):
             lost = secure.failures.copy()
             replies.failures |= lost
             left = [node for node in left if node not in lost]
-            if ready or not lost or len(left) < _FEWEST:
+            if ready or not lost or len(left) < FEWEST:
                 break
         if ready:
             replies.results = secure.average()
@@ -64,16 +61,3 @@ class SecAggWire(SuperLinkWire):
             if node not in replies.results:
                 replies.failures.setdefault(node, f"its update was not summed: {secure.fault()}")
         return replies
-
-
-def _require_enough(plan: Plan, config: SecAggConfig) -> None:
-    """Raise `InvalidConfiguration` for a plan whose rounds could be too small to hide a node."""
-    threshold = config.reconstruction_threshold
-    fewest = max(_FEWEST, threshold if isinstance(threshold, int) else 0)
-    if plan.min_fit_clients < fewest:
-        path = "/strategy_conf/min_fit_clients"
-        raise InvalidConfiguration(
-            f"min_fit_clients is {plan.min_fit_clients}, a secure sum needs {fewest} nodes",
-            remedy="raise min_fit_clients; the more nodes, the less a sum tells of one of them",
-            errors=[{"path": path, "message": f"must be at least {fewest}"}],
-        )

@@ -49,10 +49,19 @@ class AggregationSpec(BaseModel):
     pointer: str = "/aggregation"
     config: dict[str, Any] = Field(default_factory=dict)
     config_pointer: str = "/aggregation_config"
-    shared: dict[str, Any] = Field(
-        default_factory=dict,
-        description="A mechanism's fields; those that only its half at the nodes has are left out.",
-    )
+    stated: bool = Field(default=False, description="Whether the user wrote the name.")
+
+
+class MechanismSpec(BaseModel):
+    """A privacy mechanism, and the fields that its two halves share."""
+
+    name: str
+    config: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def pointer(self) -> str:
+        """Where the user wrote it."""
+        return f"/privacy-mechanisms/{self.name}"
 
 
 class TrainingSpec(BaseModel):
@@ -67,6 +76,7 @@ class TrainingSpec(BaseModel):
     tls: Tls | None = None
     plan: Plan = Plan()
     aggregation: AggregationSpec = AggregationSpec()
+    mechanisms: list[MechanismSpec] = Field(default_factory=list)
     fit_config: dict[str, bool | int | float | str] = Field(default_factory=dict)
     initial: Path | None = Field(default=None, description="safetensors with the initial parameters.")
     reported: int = Field(default=0, description="The round that this process's forerunner told of last.")

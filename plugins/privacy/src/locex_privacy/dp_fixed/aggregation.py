@@ -19,6 +19,8 @@ class DpFixedAggregationConfig(PluginConfig):
 class UnweightedMean:
     """The mean of the nodes' parameters: no node's weight, hence its influence, depends on its data."""
 
+    plain_mean = True
+
     def configure(self, server_round: int) -> dict[str, Scalar]:  # noqa: ARG002 -- the Protocol's
         """Return nothing: nodes clip and noise by their own configuration."""
         return {}
