@@ -237,16 +237,18 @@ class Service:
 
 
 class House:
-    """A collector and two nodes with different shares of data: digits, unless others are given."""
+    """A collector and a node for each share of data: two shares of digits, unless others are given."""
 
     def __init__(self, programs, given=None, **environment):
+        given = given or shares()
         self.collector = Service(programs, "collector", "collector", "serve")
         repository = f"127.0.0.1:{self.collector.port}"
         self.nodes = [
-            Service(programs, f"node{n}", "serve", REPOSITORY_ADDRESS=repository, **environment) for n in (1, 2)
+            Service(programs, f"node{n}", "serve", REPOSITORY_ADDRESS=repository, **environment)
+            for n in range(1, len(given) + 1)
         ]
         self.services = [self.collector, *self.nodes]
-        for node, share in zip(self.nodes, given or shares(), strict=True):
+        for node, share in zip(self.nodes, given, strict=True):
             write(node.data, *share)
         for service in self.services:
             service.start()
@@ -307,10 +309,20 @@ class House:
 
 def shares():
     """Return digits for two nodes."""
+    return split(*digits())
+
+
+def digits():
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
-    return split(x.astype("uint8"), y)
+    return x.astype("uint8"), y
+
+
+def thirds():
+    """Return digits for three nodes with many, fewer and few examples, each of all classes."""
+    x, y = digits()
+    return [(x[part], y[part]) for part in np.split(np.random.default_rng(7).permutation(len(y)), [900, 1450])]
 
 
 def split(x, y):
@@ -365,6 +377,12 @@ def house(shared_house):
 def own_house(programs):
     """A collector and two nodes that this test may kill."""
     return House(programs)
+
+
+@pytest.fixture
+def house_of_three(programs):
+    """A collector and three nodes with different numbers of digits."""
+    return House(programs, thirds())
 
 
 @pytest.fixture

@@ -1,0 +1,87 @@
+"""Secure aggregation from the nodes' jobs to the model that all have, and where it is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+from safetensors.numpy import load
+
+from locex_controller.secagg import SecAggConfig
+from locex_flower.secagg_settings import SecAggConfig as NodesConfig
+
+ROUNDS = 3
+WIRE = {"federation": "flower-superlink"}
+SECAGG = {"privacy-mechanisms": {"secagg": {"reconstruction_threshold": 0.5}}}
+
+
+def train(house, rounds=ROUNDS, **mechanisms):
+    """Run a training on all nodes to its end; return the accuracy, the weights and the collector's record."""
+    house.collect(rounds, nodes=len(house.nodes), **WIRE, **mechanisms)
+    for node in house.nodes:
+        node.post(house.id, house.job(**WIRE, seed=3, **mechanisms))
+    records = [node.finished(house.id) for node in house.nodes]
+    seen = house.collector.finished(house.id)
+    weights = load(house.collector.call("GET", f"/job/{house.id}/model").content)
+    return house.accuracy(records), sorted(weights.values(), key=lambda one: one.shape), seen
+
+
+@pytest.mark.slow
+def test_three_nodes_learn_as_well_as_in_clear(house_of_three):
+    house = house_of_three
+    sizes = [len(np.load(node.data / "y_train.npy")) for node in house.nodes]
+    _, once, _ = train(house, 1)
+    _, once_masked, _ = train(house, 1, **SECAGG)
+    config = SecAggConfig()
+    rounding = len(sizes) * 3 * config.clipping_range / (sum(sizes) / config.max_weight * config.quantization_range)
+    for plain, masked in zip(once, once_masked, strict=True):
+        np.testing.assert_allclose(masked, plain, rtol=0, atol=rounding + 1e-6)  # and float32's own rounding
+
+    accuracy, _, _ = train(house)
+    masked_accuracy, _, seen = train(house, **SECAGG)
+    assert accuracy >= 0.85
+    assert masked_accuracy == pytest.approx(accuracy, abs=0.01)
+    for one in seen["history"]:
+        assert (one["attempt"], len(one["participants"]), one["examples"]) == (1, 3, sum(sizes))
+        assert one["failures"] == {}
+
+
+@pytest.mark.slow
+def test_a_round_goes_on_without_a_worker_that_is_killed(house_of_three):
+    house = house_of_three
+    plan = {"min_available_clients": 3, "min_fit_clients": 2, "min_evaluate_clients": 2}
+    house.collect(
+        2, **WIRE, **SECAGG, strategy_conf=plan, server_conf={"num_rounds": 2, "round_timeout": 20, "wait_timeout": 150}
+    )
+    for node in house.nodes:
+        node.post(house.id, house.job(**WIRE, **SECAGG, epochs=1 if node is not house.nodes[2] else 300))
+    slow = house.nodes[2].training(house.id, 1)
+    os.kill(slow["worker"]["pid"], signal.SIGKILL)
+    seen = house.collector.reach(house.id, lambda record: record["history"])
+    first = seen["history"][0]
+    assert (first["attempt"], len(first["participants"]), len(first["failures"])) == (1, 2, 1)
+    for node in house.nodes[:2]:
+        node.finished(house.id)
+    house.collector.finished(house.id)
+
+
+def test_a_job_over_the_other_wire_is_refused(house):
+    node = house.nodes[0]
+    response = node.http.post(f"/job/config/{house.id}/", json=house.job(federation="flower-grpc", **SECAGG))
+    assert (response.status_code, response.json()["code"]) == (409, "privacy-refused")
+    assert "needs four exchanges" in response.json()["detail"]
+
+
+def test_a_training_over_the_other_wire_is_refused(house):
+    training = {"federation": "flower-grpc", "strategy_conf": {"min_fit_clients": 2}, **SECAGG}
+    response = house.collector.http.post(f"/job/config/{house.id}/", json=training)
+    assert (response.status_code, response.json()["code"]) == (422, "configuration-invalid")
+    assert response.json()["errors"][0]["path"] == "/federation"
+
+
+def test_both_halves_have_the_same_parameters():
+    nodes, collectors = NodesConfig().model_dump(), SecAggConfig().model_dump()
+    assert nodes.pop("flower_masks") is False
+    assert nodes == collectors
