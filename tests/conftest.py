@@ -237,16 +237,13 @@ class Service:
 
 
 class House:
-    """A collector and a node for each share of data: two shares of digits, unless others are given."""
+    """A collector and a node for each share of data: two with digits, unless others are given."""
 
-    def __init__(self, programs, given=None, **environment):
+    def __init__(self, programs, given=None, collector=None, **environment):
+        self.collector = Service(programs, "collector", "collector", "serve", **collector or {})
+        environment["REPOSITORY_ADDRESS"] = f"127.0.0.1:{self.collector.port}"
         given = given or shares()
-        self.collector = Service(programs, "collector", "collector", "serve")
-        repository = f"127.0.0.1:{self.collector.port}"
-        self.nodes = [
-            Service(programs, f"node{n}", "serve", REPOSITORY_ADDRESS=repository, **environment)
-            for n in range(1, len(given) + 1)
-        ]
+        self.nodes = [Service(programs, f"node{n}", "serve", **environment) for n in range(1, len(given) + 1)]
         self.services = [self.collector, *self.nodes]
         for node, share in zip(self.nodes, given, strict=True):
             write(node.data, *share)
@@ -309,20 +306,10 @@ class House:
 
 def shares():
     """Return digits for two nodes."""
-    return split(*digits())
-
-
-def digits():
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
-    return x.astype("uint8"), y
-
-
-def thirds():
-    """Return digits for three nodes with many, fewer and few examples, each of all classes."""
-    x, y = digits()
-    return [(x[part], y[part]) for part in np.split(np.random.default_rng(7).permutation(len(y)), [900, 1450])]
+    return split(x.astype("uint8"), y)
 
 
 def split(x, y):
@@ -377,12 +364,6 @@ def house(shared_house):
 def own_house(programs):
     """A collector and two nodes that this test may kill."""
     return House(programs)
-
-
-@pytest.fixture
-def house_of_three(programs):
-    """A collector and three nodes with different numbers of digits."""
-    return House(programs, thirds())
 
 
 @pytest.fixture

@@ -207,8 +207,8 @@ def test_a_kinds_page_has_the_hooks_signature_and_the_whole_protocol(kind):
     parameters = ", ".join(map(str, inspect.signature(hook).parameters.values())).replace("'", "")
     returned = hook.__annotations__["return"]
     assert f"def {hook.__name__}({parameters}) -> {returned}" in page
-    protocol = getattr(api, returned, None) or getattr(store_protocol, returned, None)
-    members = [] if protocol is None else {*vars(protocol), *vars(protocol).get("__annotations__", ())}
+    protocols = [getattr(api, name, None) or getattr(store_protocol, name, None) for name in returned.split(" | ")]
+    members = {name for one in protocols if one for name in (*vars(one), *vars(one).get("__annotations__", ()))}
     assert [name for name in members if not name.startswith("_") and not re.search(rf"`{name}[(`]", page)] == []
 
 

@@ -17,6 +17,20 @@ WIRE = {"federation": "flower-superlink"}
 SECAGG = {"privacy-mechanisms": {"secagg": {"reconstruction_threshold": 0.5}}}
 
 
+def thirds():
+    """Return digits for three nodes with many, fewer and few examples, each of all classes."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    parts = np.split(np.random.default_rng(7).permutation(len(y)), [900, 1450])
+    return [(x[part].astype("uint8"), y[part]) for part in parts]
+
+
+@pytest.fixture
+def house_of_three(house_with):
+    return house_with(given=thirds())
+
+
 def train(house, rounds=ROUNDS, **mechanisms):
     """Run a training on all nodes to its end; return the accuracy, the weights and the collector's record."""
     house.collect(rounds, nodes=len(house.nodes), **WIRE, **mechanisms)

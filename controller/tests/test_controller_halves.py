@@ -217,6 +217,7 @@ async def test_global_parameters_that_cannot_be_read_pass_through(
     engine = await training_engine(plan, mechanisms=[{"name": "sealed"}, {"name": "plain"}])
     node = flower_node(collector_port, 1, 10, "sealed", "pause")
     await engine.until("round", round=1)
+    assert not engine.of("warning")
     engine.child.kill()
     await engine.end()
     again = await training_engine(plan, mechanisms=[{"name": "sealed"}, {"name": "plain"}], reported=1)
@@ -233,9 +234,17 @@ async def test_global_parameters_that_cannot_be_read_pass_through(
 
 
 async def test_contributions_that_do_not_go_together_cost_the_attempt(training_engine, flower_node, collector_port):
-    plan = {"num_rounds": 1, "round_attempts": 2, "min_available_clients": 2, "round_timeout": 30, "wait_timeout": 60}
+    plan = {
+        "num_rounds": 1,
+        "round_attempts": 2,
+        "fraction_evaluate": 0.5,
+        "min_available_clients": 2,
+        "round_timeout": 30,
+        "wait_timeout": 60,
+    }
     engine = await training_engine(plan, mechanisms=[{"name": "sealed"}])
     flower_node(collector_port, 1, 10, "sealed")
     flower_node(collector_port, 1, 10, "sealed", "more")
     assert await engine.end() == 1
     assert [one["reason"] for one in engine.of("attempt")] == ["the aggregate is refused: two sizes"] * 2
+    assert engine.of("warning")[0]["text"].startswith("fraction_evaluate is 0.5: only nodes that evaluate")

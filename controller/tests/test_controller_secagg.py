@@ -120,6 +120,7 @@ async def test_a_killed_training_goes_on_with_the_rounds_that_are_left(secure, t
         ({"federation": "flower-grpc"}, {}, "flower-grpc has one", "/federation"),
         ({"plan": {"min_fit_clients": 1}}, {}, "a secure sum needs 2 nodes", "/strategy_conf/min_fit_clients"),
         ({}, {"compression": {}}, "compressed updates", "/privacy-mechanisms/compression"),
+        ({}, {"dp-adaptive": {}}, "its clipping norm", "/privacy-mechanisms/dp-adaptive"),
         (
             {},
             {"dp-fixed": {"server_side_noising": True}},

@@ -64,6 +64,21 @@ def test_shapes_types_and_progress_come_back_as_they_were(folder):
     assert progress == {"round": 1, "mechanisms": [{"left": 3}]}
 
 
+def test_arrays_in_the_progress_come_back_where_they_stood(folder):
+    residual, bits = np.arange(6, dtype=np.float32).reshape(2, 3), np.array([True, False])
+    progress = {"round": 2, "mechanisms": [{}, {"residual": residual, "nested": [1, {"bits": bits}]}]}
+    Checkpoint(folder).save(Session("two"), parameters(2), progress)
+
+    _, restored = Checkpoint(folder).load(Session())
+
+    first, second = restored["mechanisms"]
+    assert (restored["round"], first, second["nested"][0]) == (2, {}, 1)
+    np.testing.assert_array_equal(second["residual"], residual, strict=True)
+    np.testing.assert_array_equal(second["nested"][1]["bits"], bits, strict=True)
+    next(generation(folder).glob("progress.safetensors")).unlink()
+    assert load(folder) is None, "a generation without them is not whole"
+
+
 def test_an_end_while_the_state_is_written_keeps_the_former_generation(folder):
     with pytest.raises(KeyboardInterrupt):
         Checkpoint(folder).save(Session("half", fails=True), parameters(2), {"round": 2})

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from locex.errors import BadParameters
-from locex.worker.gate import admit, norm_of, require_finite
+from locex.worker.gate import admit, norm_of, require_sound
 
 RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 FLOATS = st.sampled_from([np.float16, np.float32, np.float64])
@@ -158,7 +158,9 @@ def test_the_norm_is_that_of_all_floats_together(model):
     assert norm_of(model) == pytest.approx(np.linalg.norm(np.concatenate([*flat, np.zeros(1)])))
 
 
-def test_what_training_gave_must_be_finite():
-    require_finite(reference(), "training")
+def test_what_training_gave_must_be_finite_and_within_the_bound():
+    require_sound(reference(), "training", max_norm=3.0)
     with pytest.raises(BadParameters, match="training: b holds NaN or infinity"):
-        require_finite(reference() | {"b": np.array([1, np.nan, 1])}, "training")
+        require_sound(reference() | {"b": np.array([1, np.nan, 1])}, "training", max_norm=math.inf)
+    with pytest.raises(BadParameters, match=r"training: the weights have the norm 3e.30, more than 1e.06"):
+        require_sound(reference() | {"w": np.full((3, 3), 1e30)}, "training", max_norm=1e6)

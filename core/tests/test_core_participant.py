@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from locex.api import Evaluation, FitResult
+from locex.api import Evaluation, FitResult, Stage
 from locex.errors import BadParameters
 from locex.jobs.messages import RoundFinished
 from locex.schemas.job import JobConfiguration
@@ -170,3 +170,18 @@ def test_a_repeated_last_round_is_a_round_again(node, clock, sent):
     np.testing.assert_array_equal(restored.parameters()["w"], [7, 7])
     restored.evaluate(WEIGHTS, {"server_round": 3})
     assert restored.complete
+
+
+def test_what_the_server_knows_encrypted_only_is_not_told_to_it(node):
+    encrypting = Charge()
+    encrypting.stage = Stage.ENCRYPT
+    one = node(encrypting)
+    np.testing.assert_array_equal(one.parameters()["w"], [0, 0])  # every training begins in clear
+    one.fit([np.full(2, 7, np.float32)], {"server_round": 1})
+    with pytest.raises(BadParameters, match="the server may know them encrypted only"):
+        one.parameters()
+    np.testing.assert_array_equal(one.global_parameters["w"], [7, 7])
+    restored = node(encrypting)
+    assert restored.resume()
+    with pytest.raises(BadParameters):
+        restored.parameters()

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 SUPERLINK = "flower-superlink"
 FEWEST = 2
 """Nodes of a sum; each of two knows the other's part, the collector does not."""
+_SENSELESS = {
+    "compression": "compressed updates are not numbers that add up",
+    "dp-adaptive": "its clipping norm follows what each node tells of its own update",
+}
 
 
 class SecAggConfig(PluginConfig):
@@ -116,8 +120,8 @@ def secure_sum(spec: TrainingSpec, decoders: Sequence[ContributionDecoder]) -> S
             "/federation",
         )
     for other in spec.mechanisms:
-        if other.name == "compression":
-            raise _refused("compressed updates are not numbers that secagg can sum", "leave out one", other.pointer)
+        if other.name in _SENSELESS:
+            raise _refused(f"{other.name} beside secagg: {_SENSELESS[other.name]}", "leave out one", other.pointer)
         if other.config.get("server_side_noising"):
             raise _refused(
                 f"with secagg the collector does not see the single updates that {other.name}'s noise here is for",

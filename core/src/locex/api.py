@@ -336,7 +336,7 @@ class PrivacyMechanism(Protocol):
         """Return the update as it may leave."""
 
     def state(self) -> dict[str, Any]:
-        """Return JSON that `restore` takes after a restart."""
+        """Return what `restore` takes after a restart: JSON, which may hold NumPy arrays."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up what `state` returned."""
@@ -421,7 +421,8 @@ class Aggregation(Protocol):
     def aggregate(self, server_round: int, current: list[Array], contributions: Sequence[Contribution]) -> list[Array]:
         """Return the new global parameters; ``contributions`` is not empty, shapes and finiteness are checked.
 
-        Raise `ValueError` for contributions that do not go together: the attempt at the round does not count.
+        Raise `ValueError` for contributions that do not go together: the attempt at the round does not count. What is
+        left in their ``metrics`` is averaged for the round's report: take out what must not be told.
         """
 
     def state(self) -> dict[str, Any]:

@@ -288,6 +288,19 @@ class PrivacyRefused(LocexError):
     code = "privacy-refused"
 
 
+class PolicyRefused(LocexError):
+    """A job breaks a rule of the site's policy."""
+
+    code = "policy-refused"
+
+    def __init__(self, rule: str, breach: str) -> None:
+        """``rule``: its name; ``breach``: how the job breaks it."""
+        super().__init__(
+            f"the site's policy refuses the job, rule {rule!r}: {breach}",
+            remedy="change the job's privacy-mechanisms as the rule asks, or speak with the node's operator",
+        )
+
+
 class FederationLost(LocexError):
     """The federation could not be reached, or was lost for longer than the node's patience."""
 

@@ -75,6 +75,7 @@ class SiteSettings(BaseSettings):
     )
     base_source: str = Field(default="npy", description="The data source of those tests.")
     dataset: str = Field(default="default", description="The operator's name of the data set, for the privacy ledger.")
+    policy_file: Path | None = Field(default=None, description="JSON file of the rules that every job must keep to.")
     federation: str = Field(default="flower-grpc", description="The federation where the job names none.")
     federation_fields: dict[str, dict[str, Any]] = Field(
         default={}, description='Fields of federations by name, as JSON: {"flower-grpc": {"backoff_max": 10}}.'

@@ -348,6 +348,7 @@ class Noising(PluginConfig):
         ("flower-grpc", {}, "flower-grpc has one"),
         ("flower-superlink", {"homomorphic": PluginConfig()}, "secagg cannot be used with homomorphic"),
         ("flower-superlink", {"compression": PluginConfig()}, "secagg cannot be used with compression"),
+        ("flower-superlink", {"dp-adaptive": Noising()}, "secagg cannot be used with dp-adaptive"),
         ("flower-superlink", {"dp-fixed": Noising(server_side_noising=True)}, "dp-fixed's noise at the server"),
     ],
 )

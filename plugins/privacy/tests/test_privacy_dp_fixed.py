@@ -7,61 +7,11 @@ from importlib.metadata import entry_points
 import numpy as np
 import pytest
 
-from locex.api import PrivacyContext, Stage, Update
+from locex.api import Stage, Update
 from locex.errors import InvalidConfiguration, PrivacyRefused
 from locex.schemas.base import validate
-from locex_privacy.dp_fixed.mechanism import DpFixedConfig, DpFixedMechanism
+from locex_privacy.dp_fixed.mechanism import DpFixedConfig
 from locex_privacy.noise import system_normal
-
-
-class SharedLedger:
-    """A ledger in memory; events pass through JSON as they do on their way to a store."""
-
-    def __init__(self):
-        self.events = []
-        self.races = 0
-        self._lock = threading.Lock()
-
-    def read(self):
-        with self._lock:
-            return len(self.events), [json.loads(event) for event in self.events]
-
-    def append(self, version, event):
-        with self._lock:
-            if self.races:
-                self.races -= 1
-                self.events.append(json.dumps({"mechanism": "gaussian", "noise_multiplier": 5.0}))
-            if version != len(self.events):
-                return False
-            self.events.append(json.dumps(event))
-            return True
-
-
-class Site:
-    """What the worker hands to a mechanism."""
-
-    def __init__(self):
-        self.ledgers = {"client": SharedLedger()}
-        self.spent = []
-        self.context = PrivacyContext("patients", self.ledgers.__getitem__, lambda *report: self.spent.append(report))
-
-    @property
-    def ledger(self):
-        return self.ledgers["client"]
-
-    def mechanism(self, normal=system_normal, **fields):
-        fields = {"clip_norm": 1, "noise_multiplier": 1} | fields
-        return DpFixedMechanism(validate(DpFixedConfig, fields), self.context, normal)
-
-    def epsilon(self):
-        ((unit, value),) = self.spent[-1:]
-        assert unit == "client"
-        return value
-
-
-@pytest.fixture
-def site():
-    return Site()
 
 
 def silent(size):
@@ -224,7 +174,7 @@ def test_a_round_is_charged_before_training_and_reported(site):
     assert site.epsilon() == pytest.approx(2.7, abs=0.1)
 
 
-def test_epsilon_grows_over_rounds_and_over_jobs_on_one_data_set(site):
+def test_epsilon_grows_over_rounds_and_over_jobs_on_one_data_set(site, site_of):
     grown = []
     for _ in range(3):
         mechanism = site.mechanism(noise_multiplier=2)
@@ -233,7 +183,7 @@ def test_epsilon_grows_over_rounds_and_over_jobs_on_one_data_set(site):
             grown.append(site.epsilon())
 
     assert grown == sorted(set(grown))
-    alone = Site()
+    alone = site_of()
     alone.mechanism(noise_multiplier=2 / 6**0.5).before_fit({})
     assert grown[-1] == pytest.approx(alone.epsilon())
 
@@ -285,13 +235,13 @@ def test_the_budget_counts_what_other_jobs_spent(site):
         site.mechanism(noise_multiplier=100, max_epsilon=4).before_fit({})
 
 
-def test_a_lost_race_is_run_again_with_what_the_winner_charged(site):
+def test_a_lost_race_is_run_again_with_what_the_winner_charged(site, site_of):
     site.ledger.races = 1
 
     site.mechanism(noise_multiplier=2).before_fit({})
 
     assert [event["noise_multiplier"] for event in site.ledger.read()[1]] == [5, 2]
-    alone = Site()
+    alone = site_of()
     alone.mechanism(noise_multiplier=(1 / 4 + 1 / 25) ** -0.5).before_fit({})
     assert site.epsilon() == pytest.approx(alone.epsilon())
 
@@ -312,7 +262,7 @@ def test_races_without_end_are_given_up(site):
         site.mechanism(noise_multiplier=2).before_fit({})
 
 
-def test_jobs_at_once_never_pass_the_budget_together(site):
+def test_jobs_at_once_never_pass_the_budget_together(site, site_of):
     together = threading.Barrier(2)
 
     def job():
@@ -325,7 +275,7 @@ def test_jobs_at_once_never_pass_the_budget_together(site):
     for thread in threads:
         thread.join()
 
-    affordable = rounds_until_refused(Site().mechanism(noise_multiplier=8, max_epsilon=3))
+    affordable = rounds_until_refused(site_of().mechanism(noise_multiplier=8, max_epsilon=3))
     assert len(site.ledger.events) == affordable > 10
     assert max(epsilon for _, epsilon in site.spent) <= 3
 
@@ -366,7 +316,9 @@ def test_what_cannot_be_accounted_for_is_never_left_out(site, event):
         ({"delta": 0}, "/delta"),
         ({"delta": 1}, "/delta"),
         ({"max_epsilon": 0}, "/max_epsilon"),
-        ({"server_side_noising": True}, "/server_side_noising"),
+        ({"server_side_noising": "perhaps"}, "/server_side_noising"),
+        ({"weight_cap": 0}, "/weight_cap"),
+        ({"num_sampled_clients": 0}, "/num_sampled_clients"),
     ],
 )
 def test_configurations_that_would_not_protect_are_refused(site, fields, path):

@@ -70,7 +70,7 @@ async def _own_state(app: web.Application) -> AsyncIterator[None]:
         stack.push_async_callback(folder.close)
         inspector = Inspector(settings, app[INSTALLED], folder)
         app[FORMATS] = Formats(settings, inspector)
-        app[JOBS] = JobService(settings, store, app[INSTALLED])
+        app[JOBS] = JobService(settings, store, app[INSTALLED], inspector.examples)
         app[CHECKS] = Checks(settings, store, app[JOBS].models, inspector)
         stack.push_async_callback(app[JOBS].close)
         _observe(app)

@@ -13,12 +13,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from locex.errors import CrashedPlugin, LocexError
-from locex.jobs.questions import Question
+from locex.jobs.questions import Examples, ExamplesQuestion, Question
 from locex.jobs.workers import environment_of
 from locex.plugins.installed import Installed
 from locex.processes.answers import answer_of, short_lived
 from locex.processes.child import Child, python
 from locex.processes.memory import memory_mb
+from locex.schemas.job import DataChoice
 from locex.settings import NodeSettings
 from locex_server.watching import DataFolder
 
@@ -47,6 +48,11 @@ class Inspector:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(state)
         return self._kept[state]
+
+    async def examples(self, data: DataChoice, seed: int) -> int:
+        """Return how many training examples a data source has."""
+        answer = await self.ask(ExamplesQuestion(data=data, seed=seed), f"data {data.source}")
+        return Examples.model_validate(answer).train
 
     async def _ask(self, question: Question, what: str) -> dict[str, Any]:
         argv = python("locex.worker.inspect", interpreter=self._settings.worker_python)

@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from locex.artefacts.nested import with_arrays, without_arrays
 from locex_controller.training.checkpoint_file import CHECKPOINT
 from locex_controller.training.parameters import read_parameters, write_parameters
 
 if TYPE_CHECKING:
     from locex.api import Array
-
-
-_ARRAY = "__array__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +37,7 @@ class Checkpoint:
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Replace the folder's checkpoint."""
     arrays: dict[str, Array] = {}
-    state = _without_arrays(checkpoint.state, arrays)
+    state = without_arrays(checkpoint.state, arrays)
     metadata = {"round": str(checkpoint.round), "state": json.dumps(state), "report": json.dumps(checkpoint.report)}
     if arrays:
         metadata["state_arrays"] = f"state-{checkpoint.round}.safetensors"
@@ -66,7 +61,7 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
     if "state_arrays" in metadata:
         keys, values, _ = read_parameters(folder / metadata["state_arrays"])
         arrays = dict(zip(keys, values, strict=True))
-    state = _with_arrays(json.loads(metadata["state"]), arrays)
+    state = with_arrays(json.loads(metadata["state"]), arrays)
     return Checkpoint(
         round=int(metadata["round"]),
         names=names if json.loads(metadata["named"]) else [],
@@ -74,27 +69,3 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
         state=state,
         report=json.loads(metadata["report"]),
     )
-
-
-def _without_arrays(value: Any, arrays: dict[str, Array]) -> Any:
-    if isinstance(value, np.ndarray):
-        key = str(len(arrays))
-        arrays[key] = np.asarray(value, order="C")
-        return {_ARRAY: key}
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Mapping):
-        return {key: _without_arrays(part, arrays) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_arrays(part, arrays) for part in value]
-    return value
-
-
-def _with_arrays(value: Any, arrays: Mapping[str, Array]) -> Any:
-    if isinstance(value, dict):
-        if _ARRAY in value:
-            return arrays[value[_ARRAY]]
-        return {key: _with_arrays(part, arrays) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_with_arrays(part, arrays) for part in value]
-    return value

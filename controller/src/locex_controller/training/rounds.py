@@ -46,6 +46,9 @@ class Training:
     def run(self) -> None:
         """Run every round from the checkpoint's on; raise `FederationLost` when a round cannot be completed."""
         self._current = self._begin()
+        if self._halves.opaque and self._plan.fraction_evaluate < 1:
+            text = "only nodes that evaluate the last round get its model, which nobody can read here"
+            self._report({"kind": "warning", "text": f"fraction_evaluate is {self._plan.fraction_evaluate:g}: {text}"})
         if self._current.round > self._spec.reported:
             if self._current.round < self._plan.num_rounds:  # after the last round the nodes are gone
                 self._wait_for_nodes()

@@ -18,6 +18,20 @@ class FormatQuestion(BaseModel):
     data: DataChoice
 
 
+class ExamplesQuestion(BaseModel):
+    """How many training examples a source has."""
+
+    kind: Literal["examples"] = "examples"
+    data: DataChoice
+    seed: int
+
+
+class Examples(BaseModel):
+    """The answer to `ExamplesQuestion`."""
+
+    train: int
+
+
 class Model(BaseModel):
     """A model whose bytes are on this machine."""
 
@@ -38,7 +52,7 @@ class CheckQuestion(BaseModel):
     """The versions of the node's models, by name."""
 
 
-Question = FormatQuestion | CheckQuestion
+Question = FormatQuestion | ExamplesQuestion | CheckQuestion
 _QUESTION: TypeAdapter[Question] = TypeAdapter(Annotated[Question, Field(discriminator="kind")])
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from locex.errors import ActiveJob, InvalidConfiguration, LocexError, QueueFull
 from locex.jobs.checkpoints import Checkpoints
 from locex.jobs.choices import choices_of, find
 from locex.jobs.messages import Configured
+from locex.jobs.policy import counts_examples, require_examples, require_kept
 from locex.jobs.registry import Registry
 from locex.jobs.repository import Models
 from locex.jobs.run import Run
@@ -29,7 +30,7 @@ from locex.jobs.workers import Spare, Worker
 from locex.plugins.catalog import Catalog
 from locex.plugins.installed import Installed
 from locex.processes.child import reap
-from locex.schemas.job import JobConfiguration, parse_job
+from locex.schemas.job import DataChoice, JobConfiguration, parse_job
 from locex.schemas.model import Name
 from locex.schemas.record import Failure, FailureKind, JobEvent, JobRecord, JobState
 from locex.settings import NodeSettings
@@ -53,8 +54,16 @@ class Accepted:
 class JobService:
     """The jobs of a node. Call `start` before anything else and `close` at the end."""
 
-    def __init__(self, settings: NodeSettings, store: Store, installed: Installed) -> None:
+    def __init__(
+        self,
+        settings: NodeSettings,
+        store: Store,
+        installed: Installed,
+        count_examples: Callable[[DataChoice, int], Awaitable[int]] | None = None,
+    ) -> None:
+        """``count_examples`` tells, for the site's policy, how many training examples a source with a seed has."""
         self._settings = settings
+        self._count_examples = count_examples
         self._store = store
         self._installed = installed
         self._registry = Registry(store)
@@ -114,6 +123,7 @@ class JobService:
                 training_id, configured, library, [*warnings, *defaults, *bypassed, *configured.warnings]
             )
             async with worker.ended_unless_done():
+                await self._require_policy(configured.job)
                 await self._registry.create(record)
         await self._enqueue(record.run_id, worker)
         return Accepted(record, record.warnings)
@@ -194,6 +204,14 @@ class JobService:
             fault = {"path": "/export/model_version", "message": f"{job.model_name} has a version {version!r} already"}
             raise InvalidConfiguration(fault["message"], remedy="name a version that is not there yet", errors=[fault])
 
+    async def _require_policy(self, job: JobConfiguration) -> None:
+        """Raise `PolicyRefused`; a number of examples that nobody counts here is checked when they are loaded."""
+        await asyncio.to_thread(require_kept, job, self._settings)
+        if self._count_examples is None or job.data is None:
+            return
+        if await asyncio.to_thread(counts_examples, self._settings):
+            require_examples(await self._count_examples(job.data, job.seed or 0), self._settings)
+
     async def _configured_worker(
         self, catalog: Catalog, job: JobConfiguration, library: str
     ) -> tuple[Worker, Configured]:
@@ -256,6 +274,8 @@ class JobService:
         if changed:
             content = {"text": f"plugins changed while the job waited: {'; '.join(changed)}"}
             await self._registry.change(record.run_id, "warning", content, plugins=configured.plugins)
+        async with worker.ended_unless_done():
+            await self._require_policy(configured.job)  # which may have changed while the job waited
         return worker
 
     async def _recover(self) -> None:

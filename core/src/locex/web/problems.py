@@ -43,6 +43,7 @@ STATUS: Mapping[str, int] = {
     "data-unavailable": 503,
     "parameters-refused": 422,
     "privacy-refused": 409,
+    "policy-refused": 403,
     "federation-lost": 502,
     "server-refused": 403,
     "store-unavailable": 503,

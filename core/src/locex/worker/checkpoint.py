@@ -11,10 +11,12 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from locex.api import Parameters, TrainingSession
+from locex.api import Array, Parameters, TrainingSession
+from locex.artefacts.nested import with_arrays, without_arrays
 from locex.durable import sync
 
 _CURRENT = "current"
+_ARRAYS = "progress.safetensors"
 
 
 class Checkpoint:
@@ -25,13 +27,20 @@ class Checkpoint:
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, session: TrainingSession, global_parameters: Parameters, progress: dict[str, Any]) -> None:
-        """Write a new generation, then make it the current one, then drop the older."""
+        """Write a new generation, then make it the current one, then drop the older.
+
+        ``progress`` is JSON with a number ``round``, and may hold NumPy arrays.
+        """
+        arrays: dict[str, Array] = {}
+        told = without_arrays(progress, arrays)
         generation = f"{progress['round']}-{os.urandom(4).hex()}"
         place = self._folder / generation
         place.mkdir()
         session.save_state(place)
         save_file(global_parameters, place / "global.safetensors")
-        (place / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
+        (place / "progress.json").write_text(json.dumps(told), encoding="utf-8")
+        if arrays:
+            save_file(arrays, place / _ARRAYS)
         for path in (*place.rglob("*"), place):
             sync(path)
         part = self._folder / "current.part"
@@ -51,8 +60,10 @@ class Checkpoint:
         try:
             place = self._folder / (self._folder / _CURRENT).read_text(encoding="utf-8")
             progress = json.loads((place / "progress.json").read_text(encoding="utf-8"))
+            arrays = load_file(place / _ARRAYS) if (place / _ARRAYS).exists() else {}
+            progress = with_arrays(progress, arrays)
             parameters: Parameters = load_file(place / "global.safetensors")
             session.load_state(place)
-        except (OSError, ValueError, SafetensorError):
+        except (OSError, ValueError, KeyError, SafetensorError):
             return None
         return parameters, progress

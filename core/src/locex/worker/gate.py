@@ -19,9 +19,8 @@ def admit(incoming: Incoming, reference: Parameters, *, max_norm: float) -> Para
     """
     named = _named(incoming, reference)
     admitted = {name: _tensor(name, named[name], expected) for name, expected in reference.items()}
-    norm = norm_of(admitted)
-    if norm > max_norm:
-        raise _refused(f"the weights have the norm {norm:.3g}, more than {max_norm:.3g} (LOCEX_MAX_UPDATE_NORM)")
+    if fault := _too_long(admitted, max_norm):
+        raise _refused(fault)
     return admitted
 
 
@@ -32,11 +31,20 @@ def norm_of(parameters: Parameters) -> float:
     return math.sqrt(sum(float(np.dot(values, values)) for values in flat))
 
 
-def require_finite(parameters: Parameters, what: str) -> None:
-    """Raise `BadParameters` if any float is not finite."""
+def require_sound(parameters: Parameters, what: str, *, max_norm: float) -> None:
+    """Raise `BadParameters` for what no other node would take: a float that is not finite, too large a norm."""
     for name, tensor in parameters.items():
         if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
             raise _refused(f"{what}: {name} holds NaN or infinity")
+    if fault := _too_long(parameters, max_norm):
+        raise _refused(f"{what}: {fault}")
+
+
+def _too_long(parameters: Parameters, max_norm: float) -> str:
+    norm = norm_of(parameters)
+    if norm <= max_norm:
+        return ""
+    return f"the weights have the norm {norm:.3g}, more than {max_norm:.3g} (LOCEX_MAX_UPDATE_NORM)"
 
 
 def _named(incoming: Incoming, reference: Parameters) -> Mapping[str, Array]:

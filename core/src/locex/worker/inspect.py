@@ -1,6 +1,6 @@
 """``python -m locex.worker.inspect``: a short-lived process that answers what needs a plugin but no job.
 
-It reads one question, `locex.jobs.questions.FormatQuestion` or `CheckQuestion`, and answers ``{"answer": …}`` or
+It reads one question, `locex.jobs.questions.Question`, and answers ``{"answer": …}`` or
 ``{"error": …}``.
 """
 
@@ -11,13 +11,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from locex.api import DataSource
 from locex.errors import LocexError
-from locex.jobs.questions import CheckQuestion, FormatQuestion, question_of
+from locex.jobs.questions import CheckQuestion, Examples, ExamplesQuestion, FormatQuestion, question_of
 from locex.plugins.catalog import Catalog, read_catalog
-from locex.plugins.host import Host
+from locex.plugins.host import Configured, Host
 from locex.processes.channel import Channel
 from locex.processes.memory import hard_limit
 from locex.schemas.data_format import DataFormat
+from locex.schemas.job import DataChoice
 from locex.settings import PluginSettings, SiteSettings
 from locex.worker.data import declared_by, site_context
 from locex.worker.dry_run import dry_run
@@ -25,11 +27,21 @@ from locex.worker.dry_run import dry_run
 
 def source_format(question: FormatQuestion, catalog: Catalog, site: SiteSettings) -> DataFormat:
     """Return the format that a data source declares."""
-    host, choice = Host(), question.data
+    return declared_by(*_source(question.data, 0, catalog, site))
+
+
+def examples(question: ExamplesQuestion, catalog: Catalog, site: SiteSettings) -> Examples:
+    """Return how many training examples a data source has."""
+    source, _ = _source(question.data, question.seed, catalog, site)
+    return Examples(train=len(source.load().train))
+
+
+def _source(choice: DataChoice, seed: int, catalog: Catalog, site: SiteSettings) -> tuple[DataSource, Configured]:
+    host = Host()
     with hard_limit(site.plugin_memory_mb):
         loaded = host.load(catalog.find("data", choice.source, path="/data/source"))
         plugin = host.configure(loaded, choice.fields(), at="/data")
-    return declared_by(host.data(plugin, site_context(site, 0)), plugin)
+    return host.data(plugin, site_context(site, seed)), plugin
 
 
 def answer(content: dict[str, Any]) -> BaseModel:
@@ -39,6 +51,8 @@ def answer(content: dict[str, Any]) -> BaseModel:
     question = question_of(content)
     if isinstance(question, CheckQuestion):
         return dry_run(question, catalog, site)
+    if isinstance(question, ExamplesQuestion):
+        return examples(question, catalog, site)
     return source_format(question, catalog, site)
 
 

@@ -10,13 +10,23 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from locex.api import Evaluation, Incoming, Parameters, PrivacyMechanism, Scalar, Stopped, TrainingSession, Update
-from locex.errors import LocexError
+from locex.api import (
+    Evaluation,
+    Incoming,
+    Parameters,
+    PrivacyMechanism,
+    Scalar,
+    Stage,
+    Stopped,
+    TrainingSession,
+    Update,
+)
+from locex.errors import BadParameters, LocexError
 from locex.jobs.messages import RoundFinished, StateChanged, Warned
 from locex.schemas.job import JobConfiguration, TrainConfig
 from locex.schemas.record import JobState, RoundRecord
 from locex.worker.checkpoint import Checkpoint
-from locex.worker.gate import admit, require_finite
+from locex.worker.gate import admit, require_sound
 
 _LAST_EVALUATION = 30.0  # seconds to wait, after the last fit, for an evaluation that the server may not want
 
@@ -90,7 +100,15 @@ class NodeParticipant:
         self._enter(JobState.WAITING, reason)
 
     def parameters(self) -> Parameters:
-        """Return the last global parameters: never what local training made of them."""
+        """Return the last global parameters: never what local training made of them.
+
+        Raise `BadParameters` where the server knows them encrypted only, which is after the first round.
+        """
+        if self._progress.latest and any(mechanism.stage >= Stage.ENCRYPT for mechanism in self._mechanisms):
+            raise BadParameters(
+                "the parameters are not told: the server may know them encrypted only",
+                remedy="let the server go on from its own checkpoint, or start a new training",
+            )
         return self._global
 
     def fit(self, parameters: Incoming, config: Mapping[str, Scalar]) -> Update:
@@ -167,6 +185,11 @@ class NodeParticipant:
         return self._progress.rounds is not None and self._progress.latest < self._progress.rounds
 
     @property
+    def global_parameters(self) -> Parameters:
+        """The last global parameters, which need not be for the server."""
+        return self._global
+
+    @property
     def holds_global(self) -> bool:
         """Whether the session holds global weights, not those of this node's last fit."""
         return self._progress.holds_global
@@ -199,7 +222,7 @@ class NodeParticipant:
         try:
             result = self._session.fit(self._train_config(config), server_round=server_round, proximal_mu=proximal_mu)
             trained = self._session.get_parameters()
-            require_finite(trained, "training gave weights that cannot be sent")
+            require_sound(trained, "training gave weights that cannot be sent", max_norm=self._max_norm)
         except LocexError:
             self._session.set_parameters(admitted)
             self._progress.holds_global = True

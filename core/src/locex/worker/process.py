@@ -19,6 +19,7 @@ from locex.jobs.messages import (
     Ready,
     Refused,
 )
+from locex.jobs.policy import require_examples
 from locex.plugins.catalog import Catalog, read_catalog
 from locex.processes.memory import hard_limit
 from locex.schemas.record import FailureKind
@@ -72,6 +73,7 @@ def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
     # The same after a restart of the worker; of the run's id where the job has none.
     seed = plan.job.seed if plan.job.seed is not None else zlib.crc32(begin.run_id.encode())
     prepared = data.prepare(plan, site, _surroundings(inbox, begin))
+    require_examples(len(prepared.data.train), site)
     limits = [limit for limit in (plan.job.resources.memory_mb, site.worker_memory_mb) if limit]
     try:
         with hard_limit(min(limits, default=None)):
@@ -89,7 +91,7 @@ def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
     (folder / "model").mkdir(exist_ok=True)
     if not participant.holds_global and plan.in_order("privacy"):
         # What no mechanism has seen must not lie where a later job could send it: as its initial weights, say.
-        session.set_parameters(participant.parameters())
+        session.set_parameters(participant.global_parameters)
         inbox.warn("the server sent no weights after the last fit: the model is the last global one")
     elif not participant.holds_global:
         inbox.warn("the server sent no weights after the last fit: the model is this node's own")

@@ -24,6 +24,7 @@ FEDERATION = "flower-superlink"
 _SENSELESS = {
     "homomorphic": "both hide single updates, and what is encrypted cannot be summed under masks",
     "compression": "compressed updates are not tensors of numbers that add up",
+    "dp-adaptive": "its clipping norm follows what each node tells of its own update",
 }
 
 

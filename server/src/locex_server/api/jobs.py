@@ -9,7 +9,10 @@ from pydantic import BaseModel, Field
 
 from locex.errors import (
     ActiveJob,
+    DataUnavailable,
     InvalidConfiguration,
+    PolicyRefused,
+    PrivacyRefused,
     QueueFull,
     RepositoryUnavailable,
     ServerRefused,
@@ -76,6 +79,9 @@ routes = Routes()
         UnknownModel,
         *PLUGIN_ERRORS,
         ServerRefused,
+        PolicyRefused,
+        PrivacyRefused,
+        DataUnavailable,
         ActiveJob,
         QueueFull,
         RepositoryUnavailable,

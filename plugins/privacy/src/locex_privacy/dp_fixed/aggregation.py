@@ -1,62 +1,42 @@
-"""The collector's half of ``dp-fixed``: every node counts the same."""
+"""The collector's half of ``dp-fixed``: the unweighted mean, with noise where the collector adds it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from pydantic import AliasChoices, Field, model_validator
 
-import numpy as np
-
-from locex.api import Aggregation, Array, Contribution, Scalar
+from locex.api import Aggregation
 from locex.hookspecs import hookimpl
 from locex.schemas.plugin import PluginConfig
+from locex_privacy.client_level.aggregation import NoisyMean, UnweightedMean
+from locex_privacy.client_level.fields import SharedFields
 
 
-class DpFixedAggregationConfig(PluginConfig):
-    """Nothing to configure."""
+class DpFixedAggregationConfig(SharedFields):
+    """Who adds the noise; clipping norm and noise where the collector does."""
 
+    server_side_noising: bool = Field(default=False, description="Whether the collector adds the noise, to the mean.")
+    clip_norm: float | None = Field(
+        default=None,
+        gt=0,
+        validation_alias=AliasChoices("clip_norm", "init_clip_norm"),
+        description="C, to which nodes clip and the collector clips again; of use under server-side noise only.",
+    )
+    noise_multiplier: float | None = Field(
+        default=None,
+        ge=1e-3,
+        description="z: for m contributions the mean gets noise of standard deviation z · C / m, under server-side "
+        "noise only.",
+    )
 
-class UnweightedMean:
-    """The mean of the nodes' parameters: no node's weight, hence its influence, depends on its data."""
-
-    plain_mean = True
-
-    def configure(self, server_round: int) -> dict[str, Scalar]:  # noqa: ARG002 -- the Protocol's
-        """Return nothing: nodes clip and noise by their own configuration."""
-        return {}
-
-    def aggregate(
-        self,
-        server_round: int,  # noqa: ARG002 -- the Protocol's
-        current: list[Array],
-        contributions: Sequence[Contribution],
-    ) -> list[Array]:
-        """Return the mean of every float tensor, summed in float64; other tensors stay as they are."""
-        return [
-            _mean([contribution.parameters[position] for contribution in contributions], tensor.dtype)
-            if np.issubdtype(tensor.dtype, np.floating)
-            else tensor
-            for position, tensor in enumerate(current)
-        ]
-
-    def state(self) -> dict[str, Any]:
-        """Return nothing."""
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up nothing."""
-
-
-def _mean(tensors: list[Array], dtype: np.dtype[Any]) -> Array:
-    total = np.zeros(tensors[0].shape)
-    for tensor in tensors:
-        total += tensor
-    total /= len(tensors)
-    return total.astype(dtype)
+    @model_validator(mode="after")
+    def _noise_is_told(self) -> DpFixedAggregationConfig:
+        if self.server_side_noising and (self.clip_norm is None or self.noise_multiplier is None):
+            raise ValueError("clip_norm and noise_multiplier are required for server-side noise")
+        return self
 
 
 class DpFixedAggregation:
-    """Unweighted mean: the collector's half of ``dp-fixed``."""
+    """Unweighted mean, with noise where the collector adds it: the collector's half of ``dp-fixed``."""
 
     @hookimpl
     def locex_config_model(self) -> type[PluginConfig]:
@@ -64,6 +44,8 @@ class DpFixedAggregation:
         return DpFixedAggregationConfig
 
     @hookimpl
-    def locex_create_aggregation(self) -> Aggregation:
+    def locex_create_aggregation(self, config: DpFixedAggregationConfig) -> Aggregation:
         """Return the aggregation."""
+        if config.server_side_noising and config.clip_norm and config.noise_multiplier:
+            return NoisyMean(config.clip_norm, config.noise_multiplier, config.noise_multiplier)
         return UnweightedMean()

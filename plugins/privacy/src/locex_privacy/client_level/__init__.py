@@ -1,0 +1,1 @@
+"""What ``dp-fixed`` and ``dp-adaptive`` share: clipping, noise, weights and charges of a client's whole update."""
