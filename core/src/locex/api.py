@@ -375,7 +375,11 @@ class Participant(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FederationContext:
-    """Where and how to connect. ``folder`` is the run's own, for keys that must survive a restart."""
+    """Where and how to connect. ``folder`` is the run's own, for keys that must survive a restart.
+
+    ``mechanisms`` are the job's privacy mechanisms in the order in which they act. A federation that is part of one,
+    since its protocol with the server protects the updates, finds its half among them; others need not look.
+    """
 
     server_address: str
     folder: Path
@@ -383,6 +387,7 @@ class FederationContext:
     insecure: bool = True
     patience: float = 600.0
     """Seconds without progress after which a server that cannot be reached is given up."""
+    mechanisms: Sequence[PrivacyMechanism] = ()
 
 
 class Federation(Protocol):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,30 @@ import pytest
 from locex.api import Evaluation, FederationContext, Stopped, Update
 
 HERE = Path(__file__).parent
+PROJECT = """
+[project]
+name = "demo"
+version = "1.0.0"
+description = ""
+license = { file = "LICENSE" }
+dependencies = ["flwr>=1.41.0"]
+[tool.hatch.build.targets.wheel]
+packages = ["."]
+[tool.flwr.app]
+publisher = "tests"
+fab-format-version = 1
+flwr-version-target = "1.41.0"
+[tool.flwr.app.components]
+serverapp = "demo.server:app"
+clientapp = "demo.client:app"
+[tool.flwr.app.config]
+rounds = 2
+nodes = 2
+timeout = 150.0
+out = ""
+"""
+
+CONNECTION = '[superlink]\ndefault = "local"\n[superlink.local]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
 LONGEST_LOG = 20_000  # characters of it that are shown
 
 
@@ -142,10 +167,10 @@ def join(tmp_path):
 
     with ThreadPoolExecutor() as pool:
 
-        def run(plugin, participant, address, *, patience=30.0, insecure=True, roots=None, **config):
+        def run(plugin, participant, address, *, patience=30.0, insecure=True, roots=None, mechanisms=(), **config):
             settings = {"backoff_initial": 0.05, "backoff_max": 0.3, **config}
             settings = plugin.locex_config_model().model_validate(settings)
-            context = FederationContext(address, tmp_path / "run", roots, insecure, patience)
+            context = FederationContext(address, tmp_path / "run", roots, insecure, patience, mechanisms)
             federation = plugin.locex_create_federation(settings, context)
             future = pool.submit(federation.run, participant)
             joined.append((participant, future))
@@ -156,3 +181,44 @@ def join(tmp_path):
             participant.stop.set()
     for number, (participant, future) in enumerate(joined, start=1):
         print(f"--- node {number}, {len(participant.fits)} fits, {future}", *participant.told, sep="\n")
+
+
+@pytest.fixture
+def superlink(kit, spawn):
+    """Start a SuperLink; returns its process and port."""
+
+    def start(port=None):
+        port = port or kit.free_port()
+        options = ["--insecure", "--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", port]
+        process = spawn("flower-superlink", *options)
+        kit.await_port(port, process)
+        return process, port
+
+    return start
+
+
+@pytest.fixture
+def submit(kit, spawn, tmp_path):
+    """Submit a run of the stock server app; returns the file of its results."""
+    package = tmp_path / "app" / "demo"
+    package.mkdir(parents=True)
+    (package.parent / "pyproject.toml").write_text(PROJECT)
+    (package.parent / "LICENSE").write_text("Apache-2.0")
+    (package / "__init__.py").touch()
+    (package / "client.py").write_text(
+        "raise RuntimeError('a node must never execute what a server sends')\napp = None\n"
+    )
+    (tmp_path / "flwr").mkdir()
+
+    def run(port, rounds=2, nodes=2, timeout=150.0, program="message_api_server.py"):
+        shutil.copy(kit.HERE / "programs" / program, package / "server.py")
+        (tmp_path / "flwr" / "config.toml").write_text(CONNECTION.format(port=port))
+        out = tmp_path / f"results-{port}-{rounds}.json"
+        overrides = f'rounds={rounds} nodes={nodes} timeout={timeout} out="{out}"'
+        log = f"submit-{rounds}.log"
+        process = spawn("flwr", "run", package.parent, "local", "--format", "json", "-c", overrides, log=log)
+        process.wait(150)
+        assert '"success": true' in (tmp_path / log).read_text(), (tmp_path / log).read_text()
+        return out
+
+    return run

@@ -112,6 +112,15 @@ def test_what_a_node_cannot_answer_is_an_error_reply(kit, message, message_type,
     assert answered.fatal is None
 
 
+def test_secure_aggregation_that_the_job_does_not_name_is_told(kit, message):
+    from flwr.app import ConfigRecord
+
+    setup = message("train", {"secaggplus_configs": ConfigRecord({"stage": "setup"})})
+    answered = answer(kit.FakeParticipant(), setup)
+    assert "this node's job does not name secagg" in answered.reply.error.reason
+    assert answered.fatal is None
+
+
 def test_arrays_are_never_unpickled(kit, message):
     from flwr.app import Array, ArrayRecord
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,72 +20,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.click.utils:DeprecationWarning"),  # typer's, at the import of flwr
     pytest.mark.timeout(300),  # a run is five starts of Flower's programs
 ]
-
-PROJECT = """
-[project]
-name = "demo"
-version = "1.0.0"
-description = ""
-license = { file = "LICENSE" }
-dependencies = ["flwr>=1.41.0"]
-[tool.hatch.build.targets.wheel]
-packages = ["."]
-[tool.flwr.app]
-publisher = "tests"
-fab-format-version = 1
-flwr-version-target = "1.41.0"
-[tool.flwr.app.components]
-serverapp = "demo.server:app"
-clientapp = "demo.client:app"
-[tool.flwr.app.config]
-rounds = 2
-nodes = 2
-timeout = 150.0
-out = ""
-"""
-
-CONNECTION = '[superlink]\ndefault = "local"\n[superlink.local]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
-
-
-@pytest.fixture
-def superlink(kit, spawn):
-    """Start a SuperLink; returns its process and port."""
-
-    def start(port=None):
-        port = port or kit.free_port()
-        options = ["--insecure", "--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", port]
-        process = spawn("flower-superlink", *options)
-        kit.await_port(port, process)
-        return process, port
-
-    return start
-
-
-@pytest.fixture
-def submit(kit, spawn, tmp_path):
-    """Submit a run of the stock server app; returns the file of its results."""
-    package = tmp_path / "app" / "demo"
-    package.mkdir(parents=True)
-    (package.parent / "pyproject.toml").write_text(PROJECT)
-    (package.parent / "LICENSE").write_text("Apache-2.0")
-    (package / "__init__.py").touch()
-    (package / "client.py").write_text(
-        "raise RuntimeError('a node must never execute what a server sends')\napp = None\n"
-    )
-    shutil.copy(kit.HERE / "programs" / "message_api_server.py", package / "server.py")
-    (tmp_path / "flwr").mkdir()
-
-    def run(port, rounds=2, nodes=2, timeout=150.0):
-        (tmp_path / "flwr" / "config.toml").write_text(CONNECTION.format(port=port))
-        out = tmp_path / f"results-{port}-{rounds}.json"
-        overrides = f'rounds={rounds} nodes={nodes} timeout={timeout} out="{out}"'
-        log = f"submit-{rounds}.log"
-        process = spawn("flwr", "run", package.parent, "local", "--format", "json", "-c", overrides, log=log)
-        process.wait(150)
-        assert '"success": true' in (tmp_path / log).read_text(), (tmp_path / log).read_text()
-        return out
-
-    return run
 
 
 def test_a_stock_server_app_drives_two_nodes(kit, superlink, submit, join):

@@ -14,6 +14,7 @@ from typing import Any
 from locex.api import Stopped
 from locex.errors import LocexError
 from locex.processes.channel import Channel
+from locex_controller.secagg import SecAggConfig, secure_sum
 from locex_controller.training.halves import load_halves
 from locex_controller.training.port import bind
 from locex_controller.training.rounds import Training
@@ -45,7 +46,7 @@ def main() -> None:
 
 def _run(spec: TrainingSpec, channel: Channel, stop: threading.Event) -> None:
     halves = load_halves(spec.aggregation, spec.mechanisms)
-    wire = _open(spec, stop)
+    wire = _open(spec, stop, secure_sum(spec, halves.decoders))
     channel.send({"kind": "ready", "address": f"{spec.host}:{spec.port}", "warnings": list(halves.warnings)})
     try:
         Training(spec, halves, wire, channel.send, stop.is_set).run()
@@ -53,13 +54,17 @@ def _run(spec: TrainingSpec, channel: Channel, stop: threading.Event) -> None:
         wire.close()
 
 
-def _open(spec: TrainingSpec, stop: threading.Event) -> Wire:
+def _open(spec: TrainingSpec, stop: threading.Event, secure: SecAggConfig | None) -> Wire:
     bind(spec.host, spec.port).close()
     _keep_flower_home(spec)
     if spec.federation == "flower-grpc":
         from locex_controller.training.grpc_wire import GrpcWire
 
         return GrpcWire(spec, stop.is_set)
+    if secure:
+        from locex_controller.training.secagg_wire import SecAggWire
+
+        return SecAggWire(spec, stop.is_set, secure)
     from locex_controller.training.superlink_wire import SuperLinkWire
 
     return SuperLinkWire(spec, stop.is_set)

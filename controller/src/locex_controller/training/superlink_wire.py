@@ -99,7 +99,14 @@ class SuperLinkWire:
         read: Callable[[RecordDict], ResultT],
         timeout: float,
     ) -> Replies[ResultT]:
-        sent = [Message(content, int(node), kind, ttl=timeout + _SLACK) for node in nodes]
+        sent = [Message(content, int(node), kind) for node in nodes]
+        return self.exchange(sent, lambda reply: read(reply.content), timeout)
+
+    def exchange(self, sent: Sequence[Message], read: Callable[[Message], ResultT], timeout: float) -> Replies[ResultT]:
+        """Send messages, each to its node, and wait for the replies; what ``read`` raises is its node's failure."""
+        nodes = [str(message.metadata.dst_node_id) for message in sent]
+        for message in sent:
+            message.metadata.ttl = timeout + _SLACK
         replies: Replies[ResultT] = Replies()
         pending: dict[str, str] = {}
         for message_id, node in zip(self._link.grid.push_messages(sent), nodes, strict=True):
@@ -119,12 +126,12 @@ class SuperLinkWire:
         return replies
 
 
-def _keep(replies: Replies[ResultT], node: str, reply: Message, read: Callable[[RecordDict], ResultT]) -> None:
+def _keep(replies: Replies[ResultT], node: str, reply: Message, read: Callable[[Message], ResultT]) -> None:
     if reply.has_error():
         replies.failures[node] = reply.error.reason or f"error {reply.error.code}"
         return
     try:
-        replies.results[node] = read(reply.content)
+        replies.results[node] = read(reply)
     except Exception as error:  # noqa: BLE001 -- whatever a node sends is this node's failure at most
         replies.failures[node] = f"its reply cannot be read: {type(error).__name__}: {error}"
 

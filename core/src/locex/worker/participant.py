@@ -154,6 +154,11 @@ class NodeParticipant:
 
     # --- what the worker asks -----------------------------------------------------------------------------------------
 
+    @property
+    def mechanisms(self) -> Sequence[PrivacyMechanism]:
+        """The privacy mechanisms in the order in which they act on what leaves."""
+        return self._mechanisms
+
     def resume(self) -> bool:
         """Take up the last checkpoint, if there is one."""
         restored = self._checkpoint.load(self._session)

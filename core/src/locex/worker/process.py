@@ -164,6 +164,7 @@ def _federate(plan: Plan, participant: NodeParticipant, folder: Path, site: Site
         root_certificates=site.root_certificates,
         insecure=site.root_certificates is None,
         patience=site.patience,
+        mechanisms=participant.mechanisms,
     )
     participant.waiting("connecting")
     plan.host.federation(plan.plugins["federation"], context).run(participant)

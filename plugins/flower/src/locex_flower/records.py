@@ -12,6 +12,7 @@ import numpy as np
 from flwr.app import Array as FlowerArray
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
+from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS
 from flwr.common.typing import EvaluateRes, FitRes, GetParametersRes
 from flwr.compat.common import recorddict_compat as compat
 
@@ -55,6 +56,8 @@ def _result(participant: Participant, message: Message) -> RecordDict:
     kind = _kind(message)
     if kind not in {"train", "evaluate"}:
         raise LocexError(f"this node does not answer messages of type {kind!r}")
+    if RECORD_KEY_CONFIGS in content.config_records:
+        raise LocexError("the server runs secure aggregation, this node's job does not name secagg")
     name, record = _only_arrays(content)
     arrays = _incoming(record)
     config_name, config = next(iter(content.config_records.items()), ("config", ConfigRecord()))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from flwr.app import Message
 
 from locex.api import FederationContext, Participant
 from locex.errors import InvalidConfiguration
 from locex_flower import records
+from locex_flower.answer import Answer
 from locex_flower.backoff import Backoff, ConnectionLost
 from locex_flower.endpoint import Endpoint
 from locex_flower.fleet import Fleet, MessageLost, Rejected, RunOver
 from locex_flower.keys import load_private_key
+from locex_flower.secagg import SecureAggregation
 
 if TYPE_CHECKING:
     from locex_flower.settings import FlowerSuperlinkConfig
@@ -23,6 +25,16 @@ log = logging.getLogger(__name__)
 
 GLANCE = 1.0
 """Seconds without a message after which a node asks, again and again, whether its run is over."""
+
+
+class Answers(Protocol):
+    """How messages are answered: by `records`, or masked."""
+
+    def trains_beyond(self, participant: Participant, message: Message) -> bool:
+        """Tell whether a message asks for more rounds of training than this node takes part in."""
+
+    def answer(self, participant: Participant, message: Message) -> Answer[Message]:
+        """Do what the server asks."""
 
 
 class SuperlinkNode:
@@ -50,7 +62,7 @@ class SuperlinkNode:
             try:
                 with Fleet(self._endpoint, backoff, self._key) as fleet:
                     participant.waiting(f"connected to {address}")
-                    _Visit(fleet, participant, backoff, self._config, self._context.patience).attend()
+                    _Visit(fleet, participant, backoff, self._config, self._context).attend()
                     return
             except Rejected as rejected:
                 reason = str(rejected)
@@ -70,13 +82,14 @@ class _Visit:
         participant: Participant,
         backoff: Backoff,
         config: FlowerSuperlinkConfig,
-        patience: float,
+        context: FederationContext,
     ) -> None:
         self._fleet = fleet
         self._participant = participant
         self._backoff = backoff
         self._config = config
-        self._patience = patience
+        self._patience = context.patience
+        self._answers = _answers(context)
         self._run_id: int | None = None
         self._last_message = self._last_look = time.monotonic()
         self._over_since: float | None = None
@@ -102,10 +115,10 @@ class _Visit:
         """Answer a message; False: this node is asked for more rounds than it takes part in."""
         self._run_id, self._over_since = message.metadata.run_id, None
         began = time.monotonic()
-        if records.trains_beyond(self._participant, message):
+        if self._answers.trains_beyond(self._participant, message):
             self._fleet.push(records.failure(message, "this node has taken part in all its rounds"), 0.0)
             return False
-        answered = records.answer(self._participant, message)
+        answered = self._answers.answer(self._participant, message)
         self._fleet.push(answered.reply, time.monotonic() - began)
         if answered.fatal is not None:
             raise answered.fatal
@@ -127,3 +140,12 @@ class _Visit:
             self._over_since = now
             return self._participant.complete
         return self._participant.complete and now - self._last_message > self._patience
+
+
+def _answers(context: FederationContext) -> Answers:
+    for mechanism in context.mechanisms:
+        if isinstance(mechanism, SecureAggregation):
+            from locex_flower.secagg_node import MaskedAnswers
+
+            return MaskedAnswers(mechanism)
+    return records
