@@ -29,7 +29,9 @@ class BatchPlan(batches.BatchPlan["Array"]):
 class DelegatedPlan(BatchPlan):
     """The batches of one round that another chooses: a privacy mechanism."""
 
-    def __init__(self, source: GradientSource, examples: int, config: TrainConfig, *, seed: int, server_round: int):
+    def __init__(
+        self, source: GradientSource, examples: int, config: TrainConfig, *, seed: int, server_round: int
+    ) -> None:
         """Take every epoch from ``source``."""
         super().__init__(examples, config, seed=seed, server_round=server_round)
         self._source, self._config = source, config
@@ -50,7 +52,7 @@ class Pace:
 
     def batches(self, batch_size: int) -> int:
         """Return the number of batches of the next call."""
-        return max(1, min(self._batches, self._most, _BYTES // (self._bytes * batch_size)))
+        return max(1, min(self._batches, self._most, _BYTES // (self._bytes * max(batch_size, 1))))
 
     def took(self, batches: int, seconds: float) -> None:
         """Tell how long a call took."""

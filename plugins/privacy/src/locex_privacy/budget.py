@@ -35,7 +35,9 @@ class Budget:
             after = self._affordable(events, event)
             if ledger.append(version, event):
                 self._context.epsilon_spent(self._unit, after.epsilon)
-                log.info("unit %s: ε=%.6g at δ=%g, accountant %s", self._unit, after.epsilon, self._delta, after.accountant)
+                log.info(
+                    "unit %s: ε=%.6g at δ=%g, accountant %s", self._unit, after.epsilon, self._delta, after.accountant
+                )
                 return
         raise PrivacyRefused(
             f"the privacy ledger of data set {self._context.dataset!r} changed {ATTEMPTS} times while a round was to "

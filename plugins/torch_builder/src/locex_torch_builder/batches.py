@@ -32,7 +32,9 @@ class BatchPlan(batches.BatchPlan[Tensor]):
 class DelegatedPlan(BatchPlan):
     """The batches of one round that another chooses: a privacy mechanism."""
 
-    def __init__(self, source: GradientSource, examples: int, config: TrainConfig, *, seed: int, server_round: int):
+    def __init__(
+        self, source: GradientSource, examples: int, config: TrainConfig, *, seed: int, server_round: int
+    ) -> None:
         """Take every epoch from ``source``."""
         super().__init__(examples, config, seed=seed, server_round=server_round)
         self._source, self._config = source, config

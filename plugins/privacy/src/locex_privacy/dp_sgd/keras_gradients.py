@@ -26,6 +26,8 @@ class KerasGradients:
     The model is given one example at a time, so that none of them can reach another's gradient.
     """
 
+    sizes: Sequence[tuple[int, ...]]
+
     def __init__(self, parts: Differentiable, max_norm: float) -> None:
         """Try the model on a few examples; raise `PrivacyRefused` where it keeps something of them."""
         self._model, self._loss = parts.model, parts.loss

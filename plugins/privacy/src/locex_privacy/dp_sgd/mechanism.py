@@ -16,7 +16,7 @@ from locex.api import (
     TrainingSession,
     Update,
 )
-from locex.errors import PrivacyRefused
+from locex.errors import DataUnavailable, PrivacyRefused
 from locex.schemas.job import TrainConfig, chosen_training
 from locex_privacy.accountant import calibrated
 from locex_privacy.budget import Budget
@@ -73,6 +73,8 @@ class DpSgdMechanism:
                 remedy="leave the step out, or give it constants that are not made of these data",
             )
         parts = session.differentiable()
+        if not parts.examples:
+            raise DataUnavailable("there is no training data", remedy="check the node's data source")
         if not self._noise_multiplier:
             self._noise_multiplier = self._calibrated(parts.examples)
         self._examples = parts.examples

@@ -21,6 +21,8 @@ def review(config: DpSgdConfig, seen: PrivacyReview) -> list[str]:
     """Return warnings; raise `PrivacyRefused` where the job cannot be trained with private gradients."""
     if seen.library == "pytorch":
         require_opacus()
+    if seen.library == "keras" and config.ghost_clipping:
+        raise _refused("ghost_clipping is for PyTorch models only", "leave it out", f"{_PATH}/ghost_clipping")
     if config.target_epsilon is not None and config.rounds is None and seen.job and seen.job.num_rounds is None:
         raise _refused(
             "target_epsilon needs the number of planned rounds",

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from opacus.grad_sample import GradSampleModule, GradSampleModuleFastGradientClipping
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from locex.api import Differentiable
 from locex.errors import PrivacyRefused
-from locex_privacy.dp_sgd.torch_layers import refuse_unknown, require_layers
+from locex_privacy.dp_sgd.torch_layers import refuse_unknown, require_alike, require_layers
 
 if TYPE_CHECKING:
     from locex.api import Array
@@ -27,10 +27,13 @@ BYTES = 2**28
 
 Losses = Callable[[Tensor, Tensor], Tensor]
 """Takes outputs and targets, gives the loss of each example."""
+_Sum = Callable[[Tensor, Tensor, Tensor], list[Tensor]]
 
 
 class TorchGradients:
     """Implements `locex_privacy.dp_sgd.source.ClippedGradients` for a module, which is changed in training only."""
+
+    sizes: Sequence[tuple[int, ...]]
 
     def __init__(self, parts: Differentiable, max_norm: float, *, ghost: bool) -> None:
         """Try the module on a few examples; raise `PrivacyRefused` where its examples cannot be told apart."""
@@ -38,50 +41,43 @@ class TorchGradients:
         self._weights: Sequence[nn.Parameter] = parts.weights
         self.sizes = [tuple(weight.shape) for weight in self._weights]
         self._norm = max_norm
-        self._ghost = ghost
         numbers = sum(weight.numel() for weight in self._weights)
-        self._part = None if ghost else max(1, BYTES // (numbers * self._weights[0].element_size()))
+        self._part = max(1, BYTES // (numbers * self._weights[0].element_size()))
         require_layers(self._module, self._weights)
         inputs, targets = parts.sample()
         with refuse_unknown():
             self._losses = losses_of(parts.loss, self._module, inputs, targets)
-            self._hooked = self._hooks()
-            with self.attached(), torch.random.fork_rng():
-                self._module.train()
-                self._require_separate(inputs, targets)
-
-    def _hooks(self) -> GradSampleModule:
-        if self._ghost:
-            hooked: GradSampleModule = GradSampleModuleFastGradientClipping(
-                self._module, loss_reduction="sum", max_grad_norm=self._norm
-            )
-        else:
-            hooked = GradSampleModule(self._module, loss_reduction="sum")
-        hooked.remove_hooks()
-        return hooked
+            self._hooks = _plain_hooks(self._module)
+            self._sum: _Sum = self._add
+            norms = self._tried(inputs, targets)
+            if ghost:
+                self._hooks = _ghost_hooks(self._module, max_norm)
+                self._sum, self._part = self._add_ghostly, parts.examples
+                self._require_norms(norms, inputs, targets)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Have Opacus' hooks on the module inside; outside it is what it was, to be exported for example."""
-        self._hooked.add_hooks(loss_reduction="sum")
+        self._forget()
+        self._hooks.add_hooks(loss_reduction="sum")
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Full backward hook is firing")  # of inputs without gradients
                 yield
         finally:
-            self._hooked.remove_hooks()
             self._forget()
+            self._hooks.cleanup()
 
     def sums(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the mean of the losses that are finite, outputs, and the sums of clipped gradients."""
         totals = [torch.zeros_like(weight) for weight in self._weights]
         losses, outputs = [], []
-        size = self._part or len(inputs)
-        for x, y in zip(inputs.split(size), targets.split(size), strict=True):
+        for x, y in zip(torch.split(inputs, self._part), torch.split(targets, self._part), strict=True):
             given = self._module(x)
             of_each = self._losses(given, y)
-            add = self._add_ghostly if self._ghost else self._add
-            add(totals, of_each, x, y)
+            for total, part in zip(totals, self._sum(of_each, x, y), strict=True):
+                total.add_(part)
+            self._forget()
             losses.append(of_each.detach())
             outputs.append(given.detach())
         every = torch.cat(losses)
@@ -89,82 +85,112 @@ class TorchGradients:
         return (finite if len(finite) else every).mean(), torch.cat(outputs), totals
 
     def released(self, sums: Sequence[Tensor] | None, noise: Sequence[Array], examples: float) -> list[Tensor]:
-        """Return (sums + noise) / examples."""
-        drawn = [
-            torch.from_numpy(one).to(weight.device, weight.dtype)
+        """Return (sums + noise) / examples, laid out in memory as the weights: fused optimizers rely on it."""
+        released = [
+            torch.empty_like(weight).copy_(torch.from_numpy(one))
             for one, weight in zip(noise, self._weights, strict=True)
         ]
-        if sums is not None:
-            drawn = [one + total for one, total in zip(drawn, sums, strict=True)]
-        # as the weights lie in memory: fused optimizers take it for granted
-        return [
-            torch.empty_like(weight).copy_(one / examples) for one, weight in zip(drawn, self._weights, strict=True)
-        ]
+        for one, total in zip(released, sums or (), strict=sums is not None):
+            one.add_(total)
+        return [one.div_(examples) for one in released]
 
-    def _add(self, totals: list[Tensor], losses: Tensor, _x: Tensor, _y: Tensor) -> None:
+    def _add(self, losses: Tensor, _x: Tensor, _y: Tensor) -> list[Tensor]:
         losses.sum().backward()  # type: ignore[no-untyped-call]
-        samples = [_sample(weight, len(losses)) for weight in self._weights]
-        norms = torch.stack([one.flatten(1).norm(dim=1) for one in samples]).norm(dim=0)
+        samples, norms = self._samples(len(losses))
         factors = self._factors(norms)
-        for total, one in zip(totals, samples, strict=True):
-            total += torch.einsum("n,n...->...", factors, _finite(one, norms))
-        self._forget()
+        return [torch.einsum("n,n...->...", factors, _finite(one, norms)) for one in samples]
 
-    def _add_ghostly(self, totals: list[Tensor], losses: Tensor, x: Tensor, y: Tensor) -> None:
+    def _add_ghostly(self, losses: Tensor, x: Tensor, y: Tensor) -> list[Tensor]:
         losses.sum().backward(retain_graph=True)  # type: ignore[no-untyped-call]
-        norms: Tensor = self._hooked.get_norm_sample()
-        kept = norms.isfinite()
-        factors = self._factors(norms)
-        self._hooked.disable_hooks()
+        norms: Tensor = self._hooks.get_norm_sample()
+        kept, factors = norms.isfinite(), self._factors(norms)
+        if not kept.any():
+            return [torch.zeros_like(weight) for weight in self._weights]
+        self._hooks.disable_hooks()
         try:
             if not kept.all():  # not even 0 times what is not finite is a number
                 losses, factors = self._losses(self._module(x[kept]), y[kept]), factors[kept]
-            gradients = torch.autograd.grad((factors * losses).sum(), list(self._weights), allow_unused=True)
+            return list(torch.autograd.grad((factors * losses).sum(), list(self._weights)))
         finally:
-            self._hooked.enable_hooks()
-        for total, gradient in zip(totals, gradients, strict=True):
-            if gradient is not None:
-                total += gradient
-        self._forget()
+            self._hooks.enable_hooks()
+
+    def _samples(self, examples: int) -> tuple[list[Tensor], Tensor]:
+        """Return the gradients of single examples, and their norms over all weights."""
+        samples = [_sample(weight, examples) for weight in self._weights]
+        return samples, torch.stack([one.flatten(1).norm(dim=1) for one in samples]).norm(dim=0)
 
     def _factors(self, norms: Tensor) -> Tensor:
         factors = (self._norm / (norms + 1e-6)).clamp(max=1.0)
-        return torch.where(norms.isfinite(), factors, torch.zeros_like(factors)).detach()
+        return torch.where(norms.isfinite(), factors, torch.zeros_like(factors))
 
     def _forget(self) -> None:
-        for weight in self._weights:
-            weight.grad = None
         for parameter in self._module.parameters():
+            parameter.grad = None
             parameter.grad_sample = None  # type: ignore[attr-defined]
             parameter._norm_sample = None  # type: ignore[attr-defined]  # noqa: SLF001 -- Opacus' own name
             parameter._forward_counter = 0  # type: ignore[attr-defined]  # noqa: SLF001 -- likewise
         for part in self._module.modules():
             part.__dict__.pop("activations", None)
 
-    def _require_separate(self, inputs: Tensor, targets: Tensor) -> None:
-        """Raise `PrivacyRefused` where a step changes buffers, or an example has a part in another's gradient."""
+    def _tried(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the norms of a few examples' gradients.
+
+        Raise `PrivacyRefused` where a step changes buffers, where these are not the gradients that PyTorch takes, or
+        where an example has a part in another's.
+        """
         before = {name: buffer.clone() for name, buffer in self._module.named_buffers()}
-        self.sums(inputs, targets)
+        with self._trial():
+            self._losses(self._module(inputs), targets).sum().backward()  # type: ignore[no-untyped-call]
+            samples, norms = self._samples(len(inputs))
+            for one, weight in zip(samples, self._weights, strict=True):
+                if weight.grad is not None:
+                    require_alike(one.sum(0), weight.grad)
         for name, buffer in self._module.named_buffers():
             if not torch.equal(buffer, before[name]):
                 raise PrivacyRefused(
                     f"the model keeps {name} of its training data, which no noise covers",
                     remedy="upload a model whose layers keep no statistics of the data",
                 )
-        if not self._ghost and len(inputs) > 1 and self._reaches_another(inputs, targets):
-            raise PrivacyRefused(
-                "in this model the examples of a batch have a part in each other's outputs",
-                remedy="upload a model that treats every example by itself, e.g. with GroupNorm instead of BatchNorm",
-            )
+        with self._trial():
+            if self._reaches_another(inputs, targets):
+                raise PrivacyRefused(
+                    "in this model the examples of a batch have a part in each other's outputs",
+                    remedy="upload a model that treats each example by itself, e.g. with GroupNorm for BatchNorm",
+                )
+        return norms
 
     def _reaches_another(self, inputs: Tensor, targets: Tensor) -> bool:
-        # the loss of the first example alone: all others have no gradient
+        # the loss of the first example alone: all others must have no gradient
         x = inputs.detach().clone().requires_grad_(inputs.is_floating_point())
         self._losses(self._module(x), targets)[0].backward()  # type: ignore[no-untyped-call]
-        found = [_sample(weight, len(inputs))[1:].any() for weight in self._weights]
+        found = [one[1:].any() for one in self._samples(len(inputs))[0]]
         found += [x.grad[1:].any()] if x.grad is not None else []
-        self._forget()
         return bool(torch.stack(found).any())
+
+    def _require_norms(self, norms: Tensor, inputs: Tensor, targets: Tensor) -> None:
+        with self._trial():
+            self._losses(self._module(inputs), targets).sum().backward()  # type: ignore[no-untyped-call]
+            require_alike(self._hooks.get_norm_sample(), norms)
+
+    @contextmanager
+    def _trial(self) -> Iterator[None]:
+        """Train inside, with the same draws each time; outside, draws go on as if there had been none."""
+        with self.attached(), torch.random.fork_rng():
+            torch.manual_seed(0)
+            self._module.train()
+            yield
+
+
+def _plain_hooks(module: nn.Module) -> Any:
+    hooks = GradSampleModule(module, loss_reduction="sum")
+    hooks.cleanup()
+    return hooks
+
+
+def _ghost_hooks(module: nn.Module, norm: float) -> Any:
+    hooks = GradSampleModuleFastGradientClipping(module, loss_reduction="sum", max_grad_norm=norm)
+    hooks.cleanup()
+    return hooks
 
 
 def losses_of(mean: Losses, module: nn.Module, inputs: Tensor, targets: Tensor) -> Losses:
@@ -174,7 +200,7 @@ def losses_of(mean: Losses, module: nn.Module, inputs: Tensor, targets: Tensor) 
     """
 
     def one_by_one(outputs: Tensor, targets: Tensor) -> Tensor:
-        pairs = zip(outputs.split(1), targets.split(1), strict=True)
+        pairs = zip(torch.split(outputs, 1), torch.split(targets, 1), strict=True)
         return torch.stack([mean(output, target) for output, target in pairs])
 
     def one(output: Tensor, target: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from opacus.validators import ModuleValidator
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from locex.errors import LocexError, PrivacyRefused
@@ -42,6 +42,16 @@ def require_layers(module: nn.Module, weights: Sequence[nn.Parameter]) -> None:
             )
     if any(weight.device != weights[0].device for weight in weights):
         raise PrivacyRefused("the model's weights lie on several devices", remedy="use one device")
+
+
+def require_alike(found: Tensor, true: Tensor) -> None:
+    """Raise `PrivacyRefused` where what Opacus finds is not what PyTorch finds, up to rounding."""
+    bound = 1e-3 * float(true.abs().max()) + 1e-6
+    if not torch.allclose(found, true, rtol=1e-2, atol=bound, equal_nan=True):
+        raise PrivacyRefused(
+            "Opacus does not see all of the gradient of this model's weights",
+            remedy="use every weight in the forward() of the layer that it belongs to, and nowhere else",
+        )
 
 
 @contextmanager
