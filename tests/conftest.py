@@ -237,16 +237,18 @@ class Service:
 
 
 class House:
-    """A collector and two nodes with different shares of data: digits, unless others are given."""
+    """A collector and a node for each share of the data: digits in two shares, unless others are given."""
 
     def __init__(self, programs, given=None, **environment):
+        given = given or shares()
         self.collector = Service(programs, "collector", "collector", "serve")
         repository = f"127.0.0.1:{self.collector.port}"
         self.nodes = [
-            Service(programs, f"node{n}", "serve", REPOSITORY_ADDRESS=repository, **environment) for n in (1, 2)
+            Service(programs, f"node{n}", "serve", REPOSITORY_ADDRESS=repository, **environment)
+            for n, _ in enumerate(given, 1)
         ]
         self.services = [self.collector, *self.nodes]
-        for node, share in zip(self.nodes, given or shares(), strict=True):
+        for node, share in zip(self.nodes, given, strict=True):
             write(node.data, *share)
         for service in self.services:
             service.start()
@@ -371,6 +373,12 @@ def own_house(programs):
 def house_of(programs):
     """Open a house over data of the test's own: ``house_of(x, y)``, ten classes."""
     return lambda x, y: House(programs, split(x, y))
+
+
+@pytest.fixture
+def house_shared_by(programs):
+    """Open a house with a node for each of some shares of data: ``house_shared_by([(x, y), …])``."""
+    return lambda given: House(programs, given)
 
 
 @pytest.fixture
