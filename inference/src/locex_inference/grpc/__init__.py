@@ -1,0 +1,1 @@
+"""The protocol, and the older inference services, over gRPC."""

@@ -1,0 +1,1 @@
+"""Models being served: versions, how they are loaded, checked, swapped and chosen."""
