@@ -97,6 +97,14 @@ class RoundFinished(BaseModel):
     rounds: int | None = None
 
 
+class RoundModel(BaseModel):
+    """The global model of an evaluated round; its files lie in a folder of their own, the first is the model."""
+
+    kind: Literal["round-model"] = "round-model"
+    round: int
+    files: list[str]
+
+
 class Warned(BaseModel):
     """Something the user should know."""
 
@@ -152,6 +160,7 @@ FromWorker = (
     | Refused
     | StateChanged
     | RoundFinished
+    | RoundModel
     | Warned
     | LedgerRead
     | LedgerAppend

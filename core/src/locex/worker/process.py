@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 from locex.api import FederationContext, ModelArtefact, PrivacyContext, Stopped, TrainingSession
@@ -18,6 +19,7 @@ from locex.jobs.messages import (
     Left,
     Ready,
     Refused,
+    RoundModel,
 )
 from locex.plugins.catalog import Catalog, read_catalog
 from locex.processes.memory import hard_limit
@@ -150,8 +152,25 @@ def _participant(
         send=inbox.send,
         should_stop=inbox.stopping,
         max_norm=site.max_update_norm,
+        keep_global=_keeps_rounds(plan, session, folder, inbox),
     )
     return participant
+
+
+def _keeps_rounds(plan: Plan, session: TrainingSession, folder: Path, inbox: Inbox) -> Callable[[int], None]:
+    """Return what hands the model of each round to the service, where the job asks for it."""
+
+    def keep(server_round: int) -> None:
+        place = folder / "rounds" / str(server_round)
+        place.mkdir(parents=True, exist_ok=True)
+        try:
+            files = session.export(place, plan.job.export.formats)
+        except OSError as error:
+            inbox.warn(f"the model of round {server_round} was not kept: {error}")
+        else:
+            inbox.send(RoundModel(round=server_round, files=[str(path) for path in files]))
+
+    return keep if plan.job.export.each_round else lambda _: None
 
 
 def _federate(plan: Plan, participant: NodeParticipant, folder: Path, site: SiteSettings) -> None:
