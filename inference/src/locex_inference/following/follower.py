@@ -1,0 +1,233 @@
+"""Follows models: looks for new versions, fetches, checks and serves them. Nothing a peer does disturbs serving."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from locex.errors import LocexError
+from locex.schemas.model import ModelMetadata
+from locex_inference.following.errors import PeerFailed
+from locex_inference.following.guard import Guard
+from locex_inference.following.metrics import FollowMetrics
+from locex_inference.following.offers import Offer, newest
+from locex_inference.following.peer import Peer, token_of
+from locex_inference.following.question import Subject
+from locex_inference.following.settings import EVERY, FollowSettings
+from locex_inference.following.shelf import Decision, Kept, ModelState, Shelf
+from locex_inference.following.status import FollowedModel
+
+log = logging.getLogger(__name__)
+_JITTER = 0.2  # part of a pause
+
+
+class Served(Protocol):
+    """What following asks of the models that are served."""
+
+    async def take(self, metadata: ModelMetadata, path: Path, digest: str, training: Mapping[str, Any] | None) -> None:
+        """Load a version and serve it; return when it answers, or raise why it does not and never did."""
+
+    def stable(self, model: str) -> str | None:
+        """Return the version that answers requests without a version; None where none does."""
+
+    def noted(self, model: str, version: str, reason: str) -> None:
+        """Have the index tell why an offered version does not serve."""
+
+    def inferencer_of(self, metadata: ModelMetadata, path: Path) -> str:
+        """Return the inferencer that loads a file."""
+
+
+class Follower:
+    """Follows everything that the settings name, a task for each service."""
+
+    def __init__(
+        self,
+        settings: FollowSettings,
+        served: Served,
+        guard: Guard,
+        *,
+        folder: Path,
+        max_bytes: int,
+        metrics: FollowMetrics,
+    ) -> None:
+        """``folder`` is the follower's own; ``max_bytes`` bounds one model."""
+        self._settings = settings
+        self._served = served
+        self._guard = guard
+        self._shelf = Shelf(folder)
+        self._metrics = metrics
+        self._followed = settings.followed()
+        token, ca = token_of(settings.node_token_file), settings.node_ca
+        urls = dict.fromkeys(one.url for one in self._followed)
+        # The token is the node's: no other service gets to see it.
+        node = _url(settings.node_address)
+        self._peers = [
+            Peer(url, token=token if url == node else None, ca=ca if url == node else None, max_bytes=max_bytes)
+            for url in urls
+        ]
+        self._told: dict[str, FollowedModel] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Serve what was followed before, then begin to look for news."""
+        for name in await asyncio.to_thread(self._shelf.models):
+            if url := self._url_of(name):
+                await self._resume(name, url)
+        self._tasks = [asyncio.create_task(self._follow(peer)) for peer in self._peers]
+
+    async def close(self) -> None:
+        """Follow no longer."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def status(self) -> list[FollowedModel]:
+        """Return how it stands with every followed model, by name."""
+        return [self._told[name] for name in sorted(self._told)]
+
+    async def look(self, peer: Peer) -> None:
+        """Look at a service once and take up what is new; raise `PeerFailed`."""
+        offers = newest(await peer.models(), uploads=self._settings.follow_uploads)
+        failed: PeerFailed | None = None
+        for name, offer in sorted(offers.items()):
+            if self._url_of(name) != peer.url:
+                continue
+            told = self._told.setdefault(name, FollowedModel(model=name, url=peer.url))
+            told.checked = time.time()
+            try:
+                await self._consider(peer, offer, told)
+            except PeerFailed as error:
+                failed = error
+                told.fail(error.message)
+                self._metrics.failed(name)
+        if failed is not None:
+            raise failed
+
+    async def _follow(self, peer: Peer) -> None:
+        """Look again and again; a service that fails is asked less and less often, and never given up."""
+        failures = 0
+        while True:
+            try:
+                await self.look(peer)
+                failures = 0
+            except PeerFailed as error:
+                failures += 1
+                self._fail(peer, error, first=failures == 1)
+            except Exception:  # a fault of ours must not end the following
+                failures += 1
+                log.exception("following %s failed", peer.url)
+            await asyncio.sleep(self._pause(failures))
+
+    def _pause(self, failures: int) -> float:
+        interval = self._settings.follow_interval
+        longest = max(interval, self._settings.follow_backoff)
+        return min(longest, interval * 2 ** min(failures, 16)) * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 -- no secret
+
+    def _fail(self, peer: Peer, error: PeerFailed, *, first: bool) -> None:
+        log.log(logging.WARNING if first else logging.DEBUG, "following: %s", error.message)
+        for one in self._followed:
+            if one.url == peer.url and one.name != EVERY:
+                self._told.setdefault(one.name, FollowedModel(model=one.name, url=one.url))
+        for told in self._told.values():
+            if told.url == peer.url:
+                told.fail(error.message)
+
+    async def _consider(self, peer: Peer, offer: Offer, told: FollowedModel) -> None:
+        state = await asyncio.to_thread(self._shelf.read, offer.name)
+        await self._notice(offer.name, state)
+        if offer.key in state.decisions or _is_older(offer, state):
+            told.settle(state)
+            return
+        told.enter("fetching", offer.version)
+        with self._shelf.receiving(offer.name) as received:
+            digest = await peer.download(offer, received)
+            if (same := _decided_on(digest, offer, state)) is not None:
+                state.decide(offer.key, same)
+                await asyncio.to_thread(self._shelf.write, offer.name, state)
+                told.settle(state)
+                return
+            configuration = await peer.configuration_of(offer)
+            kept = await asyncio.to_thread(self._shelf.keep, offer, digest, received)
+        kept = kept.model_copy(update={"configuration": configuration})
+        decision = await self._decide(kept, state, told)
+        state.decide(offer.key, decision)
+        if decision.accepted:
+            state.former, state.serving = state.serving, kept
+        await asyncio.to_thread(self._shelf.write, offer.name, state)
+        told.settle(state)
+        self._metrics.decided(offer.name, accepted=decision.accepted)
+
+    async def _decide(self, kept: Kept, state: ModelState, told: FollowedModel) -> Decision:
+        """Check a version and serve it; return what became of it."""
+        name, version = kept.metadata.model_name, kept.version
+        scores: dict[str, Any] = {}
+        try:
+            told.enter("checking", version)
+            served = self._subject(state.serving) if state.serving and self._served.stable(name) else None
+            report = await self._guard.examine(self._subject(kept), served, kept.configuration)
+            scores = report.model_dump(mode="json", include=_SCORES) if report is not None else {}
+            told.enter("loading", version)
+            await self._served.take(kept.metadata, self._shelf.path(name, kept), kept.digest, kept.configuration)
+        except LocexError as error:
+            log.warning("%s %s does not serve: %s", name, version, error.message)
+            self._served.noted(name, version, error.message)
+            return Decision(version=version, digest=kept.digest, accepted=False, reason=error.message, scores=scores)
+        log.info("%s %s serves", name, version)
+        return Decision(version=version, digest=kept.digest, accepted=True, scores=scores)
+
+    async def _resume(self, name: str, url: str) -> None:
+        """Serve what was served before; what cannot be loaded any more is told, and followed anew."""
+        state = await asyncio.to_thread(self._shelf.read, name)
+        told = self._told.setdefault(name, FollowedModel(model=name, url=url))
+        for kept in filter(None, (state.former, state.serving)):
+            try:
+                await self._served.take(kept.metadata, self._shelf.path(name, kept), kept.digest, kept.configuration)
+            except LocexError as error:
+                log.warning("%s %s does not serve any more: %s", name, kept.version, error.message)
+                state.decisions.pop(kept.key, None)
+        told.settle(state)
+
+    async def _notice(self, name: str, state: ModelState) -> None:
+        """Remember a rollback that was asked for meanwhile: it outlives a restart."""
+        stable = self._served.stable(name)
+        if state.former is not None and state.serving is not None and stable == state.former.version:
+            state.former, state.serving = state.serving, state.former
+            await asyncio.to_thread(self._shelf.write, name, state)
+
+    def _subject(self, kept: Kept) -> Subject:
+        path = self._shelf.path(kept.metadata.model_name, kept)
+        return Subject(
+            path=str(path),
+            digest=kept.digest,
+            metadata=kept.metadata,
+            inferencer=self._served.inferencer_of(kept.metadata, path),
+        )
+
+    def _url_of(self, name: str) -> str | None:
+        """Return the service at which a model is followed: what names it goes before ``*``."""
+        named = next((one.url for one in self._followed if one.name == name), None)
+        return named or next((one.url for one in self._followed if one.name == EVERY), None)
+
+
+_SCORES = {"candidate": {"score"}, "served": {"score"}, "examples": True, "note": True}
+
+
+def _is_older(offer: Offer, state: ModelState) -> bool:
+    """Tell whether an offer was made before what serves: the newer ones were deleted where it is offered."""
+    return bool(state.serving and offer.created and offer.created < state.serving.created)
+
+
+def _decided_on(digest: str, offer: Offer, state: ModelState) -> Decision | None:
+    """Return what was decided on the same bytes of the same version, where the service tells no digests."""
+    return next((one for one in state.decisions.values() if (one.version, one.digest) == (offer.version, digest)), None)
+
+
+def _url(address: str | None) -> str | None:
+    if not address:
+        return None
+    return (address if "://" in address else f"http://{address}").rstrip("/")
