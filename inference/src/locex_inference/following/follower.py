@@ -21,6 +21,7 @@ from locex_inference.following.question import Subject
 from locex_inference.following.settings import EVERY, FollowSettings
 from locex_inference.following.shelf import Decision, Kept, ModelState, Shelf
 from locex_inference.following.status import FollowedModel
+from locex_inference.following.verdict import Report
 
 log = logging.getLogger(__name__)
 _JITTER = 0.2  # part of a pause
@@ -126,7 +127,8 @@ class Follower:
     def _pause(self, failures: int) -> float:
         interval = self._settings.follow_interval
         longest = max(interval, self._settings.follow_backoff)
-        return min(longest, interval * 2 ** min(failures, 16)) * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 -- no secret
+        jitter = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 -- no secret
+        return min(longest, interval * 2.0 ** min(failures, 16)) * jitter
 
     def _fail(self, peer: Peer, error: PeerFailed, *, first: bool) -> None:
         log.log(logging.WARNING if first else logging.DEBUG, "following: %s", error.message)
@@ -146,11 +148,6 @@ class Follower:
         told.enter("fetching", offer.version)
         with self._shelf.receiving(offer.name) as received:
             digest = await peer.download(offer, received)
-            if (same := _decided_on(digest, offer, state)) is not None:
-                state.decide(offer.key, same)
-                await asyncio.to_thread(self._shelf.write, offer.name, state)
-                told.settle(state)
-                return
             configuration = await peer.configuration_of(offer)
             kept = await asyncio.to_thread(self._shelf.keep, offer, digest, received)
         kept = kept.model_copy(update={"configuration": configuration})
@@ -170,7 +167,7 @@ class Follower:
             told.enter("checking", version)
             served = self._subject(state.serving) if state.serving and self._served.stable(name) else None
             report = await self._guard.examine(self._subject(kept), served, kept.configuration)
-            scores = report.model_dump(mode="json", include=_SCORES) if report is not None else {}
+            scores = _scores(report)
             told.enter("loading", version)
             await self._served.take(kept.metadata, self._shelf.path(name, kept), kept.digest, kept.configuration)
         except LocexError as error:
@@ -214,7 +211,15 @@ class Follower:
         return named or next((one.url for one in self._followed if one.name == EVERY), None)
 
 
-_SCORES = {"candidate": {"score"}, "served": {"score"}, "examples": True, "note": True}
+def _scores(report: Report | None) -> dict[str, Any]:
+    """Return what a decision tells of an evaluation."""
+    if report is None:
+        return {}
+    told: dict[str, Any] = {"examples": report.examples, "note": report.note}
+    for name, findings in (("candidate", report.candidate), ("served", report.served)):
+        if findings is not None and findings.score is not None:
+            told |= {name: findings.score.model_dump()}
+    return told
 
 
 def _is_older(offer: Offer, state: ModelState) -> bool:

@@ -19,9 +19,8 @@ from locex_inference.following.verdict import Report, refusal
 class Guard:
     """Asks one process at a time; what crashes, hangs or takes too much memory there is the candidate's refusal."""
 
-    def __init__(
-        self, settings: FollowSettings, *, interpreter: str | None = None, allow_programs: bool = True
-    ) -> None:
+    def __init__(self, settings: FollowSettings, *, interpreter: str | None, allow_programs: bool) -> None:
+        """``interpreter`` runs plugins, None: ours; ``allow_programs``: whether artefacts may be programs."""
         self._settings = settings
         self._interpreter = interpreter
         self._allow_programs = allow_programs
@@ -61,6 +60,6 @@ class Guard:
             except LocexError as error:
                 raise VersionRefused(error.message) from None
         if "error" in answer:
-            error = LocexError.from_json(answer["error"])
-            raise VersionRefused(error.message, remedy=error.remedy)
+            told = LocexError.from_json(answer["error"])
+            raise VersionRefused(told.message, remedy=told.remedy)
         return Report.model_validate(answer["answer"])

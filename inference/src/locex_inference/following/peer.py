@@ -93,12 +93,12 @@ class Peer:
             raise PeerFailed(self.url, f"{path} answers with what is no JSON") from None
 
     @asynccontextmanager
-    async def _get(self, path: str, timeout: aiohttp.ClientTimeout) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _get(self, path: str, patience: aiohttp.ClientTimeout) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = {hdrs.ACCEPT_ENCODING: "identity"}
         if self._token:
             headers[hdrs.AUTHORIZATION] = f"Bearer {self._token}"
         async with (
-            aiohttp.ClientSession(headers=headers, timeout=timeout) as session,
+            aiohttp.ClientSession(headers=headers, timeout=patience) as session,
             # Not along a redirect: it could carry the token elsewhere.
             session.get(f"{self.url}{path}", allow_redirects=False, ssl=self._tls or True) as response,
         ):

@@ -59,7 +59,8 @@ def _classes_of(targets: Array, answers: Array) -> Array | None:
         indices = (units > 1 or targets.dtype.kind in "iub") and whole and flat.min() >= 0 and flat.max() < limit
         return flat.astype(np.int64) if indices else None
     if targets.shape == answers.shape and np.isin(targets, (0, 1)).all() and (targets.sum(-1) == 1).all():
-        return targets.reshape(len(targets), -1).argmax(1)
+        chosen: Array = targets.reshape(len(targets), -1).argmax(1)
+        return chosen
     return None
 
 
