@@ -14,10 +14,16 @@ from locex.store.protocol import Store
 
 
 async def keep_model(
-    store: Store, record: JobRecord, files: list[Path], *, interim: int | None = None
+    store: Store,
+    record: JobRecord,
+    files: list[Path],
+    pipeline: dict[str, Any] | None = None,
+    *,
+    interim: int | None = None,
 ) -> dict[str, Any]:
     """Store a run's files and the model's metadata; return what the job's record says of them.
 
+    ``pipeline`` is what stood before the model (`locex.pipelines.saved`): serving takes it from the lineage.
     ``interim`` is the round whose global model it is, while the training goes on. Older such models of the run go.
     """
     job = JobConfiguration.model_validate(record.configuration)
@@ -38,6 +44,8 @@ async def keep_model(
         "plugins": record.plugins,
         "files": {name: blob.digest for name, blob in blobs.items()},
     }
+    if pipeline is not None:
+        lineage["pipeline"] = pipeline
     now = time.time()
     model = StoredModel.model_validate(
         {

@@ -247,7 +247,7 @@ class Run:
     async def _round_model(self, message: m.RoundModel) -> None:
         record = await self._registry.get(self.run_id)
         files = [Path(path) for path in message.files]
-        await persist(lambda: keep_model(self._store, record, files, interim=message.round))
+        await persist(lambda: keep_model(self._store, record, files, message.pipeline, interim=message.round))
         await asyncio.to_thread(shutil.rmtree, self.folder / "rounds" / str(message.round), ignore_errors=True)
 
     async def _warn(self, text: str) -> None:
@@ -267,7 +267,8 @@ class Run:
 
     async def _finish(self, message: m.Finished) -> None:
         record = await self._registry.get(self.run_id)
-        model = await persist(lambda: keep_model(self._store, record, [Path(path) for path in message.files]))
+        files = [Path(path) for path in message.files]
+        model = await persist(lambda: keep_model(self._store, record, files, message.pipeline))
         if message.ended_early:
             await self._warn(f"the server ended the training after round {record.round} of {record.rounds}")
         await self._registry.enter(self.run_id, JobState.FINISHED, model=model)

@@ -6,6 +6,7 @@ import logging
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from locex.api import FederationContext, ModelArtefact, PrivacyContext, Stopped, TrainingSession
 from locex.errors import BrokenPlugin, FederationLost, FormatMismatch, LocexError
@@ -21,6 +22,8 @@ from locex.jobs.messages import (
     Refused,
     RoundModel,
 )
+from locex.pipelines.saved import SavedPipeline
+from locex.pipelines.trail import mismatch
 from locex.plugins.catalog import Catalog, read_catalog
 from locex.processes.memory import hard_limit
 from locex.schemas.record import FailureKind
@@ -33,7 +36,6 @@ from locex.worker.ledger import ServiceLedger
 from locex.worker.participant import NodeParticipant
 from locex.worker.plan import Plan, make_plan
 from locex.worker.preparation import Surroundings
-from locex.worker.trail import mismatch
 
 log = logging.getLogger(__name__)
 _REMEDIES = {FailureKind.OUT_OF_MEMORY: "raise resources.memory_mb or LOCEX_WORKER_MEMORY_MB, or use less"}
@@ -48,8 +50,8 @@ def work(inbox: Inbox) -> None:
     begin = inbox.next(Begin)
     inbox.beat()
     try:
-        ended_early, files = _train(inbox, plan, begin)
-        inbox.send(Finished(files=[str(path) for path in files], ended_early=ended_early))
+        ended_early, files, pipeline = _train(inbox, plan, begin)
+        inbox.send(Finished(files=[str(path) for path in files], ended_early=ended_early, pipeline=pipeline))
     except Stopped:
         inbox.send(Left())
     except BaseException as error:
@@ -69,7 +71,7 @@ def _configure(inbox: Inbox) -> Plan | None:
     return plan
 
 
-def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
+def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path], dict[str, Any] | None]:
     site, folder = SiteSettings(), Path(begin.folder)
     # The same after a restart of the worker; of the run's id where the job has none.
     seed = plan.job.seed if plan.job.seed is not None else zlib.crc32(begin.run_id.encode())
@@ -82,7 +84,10 @@ def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
         raise mismatch(error.message, prepared.trail) from error
     data.verify(plan, site, prepared, session.signature)
 
-    participant = _participant(plan, session, folder, inbox, site)
+    pipeline = _pipeline(inbox, prepared)
+    participant = _participant(
+        plan, session, folder, inbox, site, _keeps_rounds(plan, session, folder, inbox, pipeline)
+    )
     if begin.resume and not participant.resume():
         inbox.warn("no checkpoint was found: optimizer and scheduler begin anew")
     _federate(plan, participant, folder, site)
@@ -96,7 +101,16 @@ def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
     elif not participant.holds_global:
         inbox.warn("the server sent no weights after the last fit: the model is this node's own")
     files = session.export(folder / "model", export.formats)
-    return participant.ended_early, files
+    return participant.ended_early, files, pipeline
+
+
+def _pipeline(inbox: Inbox, prepared: data.Prepared) -> dict[str, Any] | None:
+    """Return the test pipeline with what its steps learnt; a warning where it cannot be kept with the model."""
+    try:
+        return SavedPipeline.of(prepared.steps, prepared.trail[0][1]).model_dump(mode="json", exclude_none=True)
+    except LocexError as error:
+        inbox.warn(f"the pipeline is not kept with the model, which cannot be served by it: {error.message}")
+        return None
 
 
 def _build(
@@ -129,7 +143,12 @@ def _catalog() -> Catalog:
 
 
 def _participant(
-    plan: Plan, session: TrainingSession, folder: Path, inbox: Inbox, site: SiteSettings
+    plan: Plan,
+    session: TrainingSession,
+    folder: Path,
+    inbox: Inbox,
+    site: SiteSettings,
+    keep_global: Callable[[int], None],
 ) -> NodeParticipant:
     def ask(message: object) -> LedgerAnswer:
         inbox.send(message)  # type: ignore[arg-type]
@@ -152,12 +171,14 @@ def _participant(
         send=inbox.send,
         should_stop=inbox.stopping,
         max_norm=site.max_update_norm,
-        keep_global=_keeps_rounds(plan, session, folder, inbox),
+        keep_global=keep_global,
     )
     return participant
 
 
-def _keeps_rounds(plan: Plan, session: TrainingSession, folder: Path, inbox: Inbox) -> Callable[[int], None]:
+def _keeps_rounds(
+    plan: Plan, session: TrainingSession, folder: Path, inbox: Inbox, pipeline: dict[str, Any] | None
+) -> Callable[[int], None]:
     """Return what hands the model of each round to the service, where the job asks for it."""
 
     def keep(server_round: int) -> None:
@@ -168,7 +189,7 @@ def _keeps_rounds(plan: Plan, session: TrainingSession, folder: Path, inbox: Inb
         except OSError as error:
             inbox.warn(f"the model of round {server_round} was not kept: {error}")
         else:
-            inbox.send(RoundModel(round=server_round, files=[str(path) for path in files]))
+            inbox.send(RoundModel(round=server_round, files=[str(path) for path in files], pipeline=pipeline))
 
     return keep if plan.job.export.each_round else lambda _: None
 

@@ -225,14 +225,3 @@ def _scores(report: Report | None) -> dict[str, Any]:
 def _is_older(offer: Offer, state: ModelState) -> bool:
     """Tell whether an offer was made before what serves: the newer ones were deleted where it is offered."""
     return bool(state.serving and offer.created and offer.created < state.serving.created)
-
-
-def _decided_on(digest: str, offer: Offer, state: ModelState) -> Decision | None:
-    """Return what was decided on the same bytes of the same version, where the service tells no digests."""
-    return next((one for one in state.decisions.values() if (one.version, one.digest) == (offer.version, digest)), None)
-
-
-def _url(address: str | None) -> str | None:
-    if not address:
-        return None
-    return (address if "://" in address else f"http://{address}").rstrip("/")

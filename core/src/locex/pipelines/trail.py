@@ -9,8 +9,8 @@ import numpy as np
 
 from locex.api import ModelSignature, TensorSpec
 from locex.errors import FormatMismatch, StepFailed
+from locex.pipelines.steps import Step
 from locex.schemas.data_format import DataFormat, SideFormat, TensorFormat
-from locex.worker.steps import Step
 
 Trail = list[tuple[str, DataFormat]]
 """The format at the source and after every step."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from locex.api import Array, Augment, Dataset, FittedTransform, Needs, RandomTransform, Transform
-from locex.errors import FormatMismatch, LocexError, StepFailed
+from locex.errors import BrokenPlugin, FormatMismatch, LocexError, StepFailed
+from locex.plugins.host import Configured, Host
 from locex.schemas.data_format import DataFormat, SideFormat
 
+_MEMBERS = ("needs", "transform_format", "transform_data")
 _TEXT = "US"  # NumPy's kinds of text, whose types have a length
 
 
@@ -26,6 +29,8 @@ class Step:
     twin: Step | None = None
     """The step whose transform this one shares."""
     fitted: bool = False
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """The valid fields that it was made with."""
 
     @property
     def random(self) -> bool:
@@ -37,6 +42,18 @@ class Step:
         """Whether it must see training data before it transforms any."""
         known = self.fitted or (self.twin is not None and self.twin.fitted)
         return isinstance(self.transform, FittedTransform) and not known
+
+
+def made_by(host: Host, plugin: Configured, number: int, where: str = "") -> Step:
+    """Return the step that a plugin makes; ``number`` and ``where`` are its place in a pipeline, for people."""
+    entry = plugin.loaded.entry
+    label = f"step {number} ({entry.name}){where}"
+    with contained(label, "was made"):
+        transform = host.transform(plugin)
+    lacking = [name for name in _MEMBERS if not hasattr(transform, name)]
+    if lacking:
+        raise BrokenPlugin(entry.kind, entry.name, entry.origin, f"its step has no {', '.join(lacking)}")
+    return Step(entry.name, transform, label, fields=plugin.config.model_dump(mode="json", exclude_none=True))
 
 
 class Skipped:
