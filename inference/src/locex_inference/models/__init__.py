@@ -1,1 +1,1 @@
-"""Models being served: versions, how they are loaded, checked, swapped and chosen."""
+"""Models that are served: their options, their versions, the registry of them, and how they are loaded."""
