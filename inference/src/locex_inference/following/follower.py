@@ -6,12 +6,10 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from locex.errors import LocexError
-from locex.schemas.model import ModelMetadata
 from locex_inference.following.errors import PeerFailed
 from locex_inference.following.guard import Guard
 from locex_inference.following.metrics import FollowMetrics
@@ -30,7 +28,7 @@ _JITTER = 0.2  # part of a pause
 class Served(Protocol):
     """What following asks of the models that are served."""
 
-    async def take(self, metadata: ModelMetadata, path: Path, digest: str, training: Mapping[str, Any] | None) -> None:
+    async def take(self, kept: Kept, path: Path) -> None:
         """Load a version and serve it; return when it answers, or raise why it does not and never did."""
 
     def stable(self, model: str) -> str | None:
@@ -39,8 +37,8 @@ class Served(Protocol):
     def noted(self, model: str, version: str, reason: str) -> None:
         """Have the index tell why an offered version does not serve."""
 
-    def inferencer_of(self, metadata: ModelMetadata, path: Path) -> str:
-        """Return the inferencer that loads a file."""
+    def subject(self, kept: Kept, path: Path) -> Subject:
+        """Return what an evaluation loads: the file, with the inferencer that the model has."""
 
 
 class Follower:
@@ -169,7 +167,7 @@ class Follower:
             report = await self._guard.examine(self._subject(kept), served, kept.configuration)
             scores = _scores(report)
             told.enter("loading", version)
-            await self._served.take(kept.metadata, self._shelf.path(name, kept), kept.digest, kept.configuration)
+            await self._served.take(kept, self._shelf.path(name, kept))
         except LocexError as error:
             log.warning("%s %s does not serve: %s", name, version, error.message)
             self._served.noted(name, version, error.message)
@@ -183,7 +181,7 @@ class Follower:
         told = self._told.setdefault(name, FollowedModel(model=name, url=url))
         for kept in filter(None, (state.former, state.serving)):
             try:
-                await self._served.take(kept.metadata, self._shelf.path(name, kept), kept.digest, kept.configuration)
+                await self._served.take(kept, self._shelf.path(name, kept))
             except LocexError as error:
                 log.warning("%s %s does not serve any more: %s", name, kept.version, error.message)
                 state.decisions.pop(kept.key, None)
@@ -198,12 +196,7 @@ class Follower:
 
     def _subject(self, kept: Kept) -> Subject:
         path = self._shelf.path(kept.metadata.model_name, kept)
-        return Subject(
-            path=str(path),
-            digest=kept.digest,
-            metadata=kept.metadata,
-            inferencer=self._served.inferencer_of(kept.metadata, path),
-        )
+        return self._served.subject(kept, path)
 
     def _url_of(self, name: str) -> str | None:
         """Return the service at which a model is followed: what names it goes before ``*``."""

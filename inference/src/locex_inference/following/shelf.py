@@ -27,13 +27,18 @@ _ARTEFACT = "model"
 
 
 class Kept(BaseModel):
-    """A version whose bytes are here. ``configuration`` is that of the job that trained it, where known."""
+    """A version whose bytes are here.
+
+    ``lineage`` is what its node tells of its training, the pipeline before it included; ``configuration`` is that of
+    the job that trained it, where known.
+    """
 
     metadata: ModelMetadata
     file: str
     digest: str
     created: float = 0
     key: str
+    lineage: dict[str, Any] = {}
     configuration: dict[str, Any] | None = None
 
     @property
@@ -113,7 +118,14 @@ class Shelf:
 
     def keep(self, offer: Offer, digest: str, received: Path) -> Kept:
         """Give received bytes their place."""
-        kept = Kept(metadata=offer.metadata, file=offer.file, digest=digest, created=offer.created, key=offer.key)
+        kept = Kept(
+            metadata=offer.metadata,
+            file=offer.file,
+            digest=digest,
+            created=offer.created,
+            key=offer.key,
+            lineage=dict(offer.lineage),
+        )
         path = self.path(offer.name, kept)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         sync(received)
