@@ -16,7 +16,7 @@ from locex_inference.following.metrics import FollowMetrics
 from locex_inference.following.offers import Offer, newest
 from locex_inference.following.peer import Peer, token_of
 from locex_inference.following.question import Subject
-from locex_inference.following.settings import EVERY, FollowSettings
+from locex_inference.following.settings import EVERY, FollowSettings, url_of
 from locex_inference.following.shelf import Decision, Kept, ModelState, Shelf
 from locex_inference.following.status import FollowedModel
 from locex_inference.following.verdict import Report
@@ -64,7 +64,7 @@ class Follower:
         token, ca = token_of(settings.node_token_file), settings.node_ca
         urls = dict.fromkeys(one.url for one in self._followed)
         # The token is the node's: no other service gets to see it.
-        node = _url(settings.node_address)
+        node = url_of(settings.node_address) if settings.node_address else None
         self._peers = [
             Peer(url, token=token if url == node else None, ca=ca if url == node else None, max_bytes=max_bytes)
             for url in urls

@@ -78,4 +78,9 @@ class FollowSettings(BaseSettings):
                 raise InvalidConfiguration(
                     f"LOCEX_FOLLOW: {name!r} is no model's name", remedy="write name, or name=URL, with commas between"
                 ) from None
-        return Followed(name, (url if "://" in url else f"http://{url}").rstrip("/"))
+        return Followed(name, url_of(url))
+
+
+def url_of(address: str) -> str:
+    """Return the URL of a service that is written as host:port or URL."""
+    return (address if "://" in address else f"http://{address}").rstrip("/")
