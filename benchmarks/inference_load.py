@@ -1,8 +1,8 @@
 """The load of the inference benchmarks, a process of its own: ``inference_load.py SPEC`` prints what it measured.
 
 The specification is JSON: ``protocol`` (http or grpc), ``host``, ``port``, ``path``, ``body`` (a file with the bytes of
-one request), ``headers``, ``connections``, ``seconds``, ``warmup``, ``pid`` (of the server: the CPU time of
-it and its children is taken over exactly the measured time). Every connection sends its next request when the answer came.
+one request), ``headers``, ``connections``, ``seconds``, ``warmup``, ``pid`` (of the server, for the CPU time of it and
+its children over exactly the measured time). Every connection sends its next request when the answer came.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Onnx(Model):
             output = InferOutput(name, list(array.shape), "FP32")
             output.set_data_from_numpy(array, binary_data=payload.use_binary_outputs)
             outputs.append(output)
-        return InferResponse(payload.id, self.name, outputs)
+        return InferResponse(payload.id or "", self.name, outputs)
 
 
 if __name__ == "__main__":
