@@ -10,7 +10,7 @@ from grpc import aio
 from locex.errors import InvalidConfiguration
 from locex.web.auth import Tokens
 from locex.web.serve import Tls
-from locex_inference.grpc import extras, inference, models, reflection
+from locex_inference.grpc import extras, inference, models, older, reflection
 from locex_inference.grpc.calls import Methods
 from locex_inference.grpc.health import SERVICE as HEALTH
 from locex_inference.grpc.health import Health
@@ -57,17 +57,18 @@ async def start(
     ``port`` 0: a free one. ``reuse_port``: further processes may listen on the same port.
     """
     limits = limits or Limits()
-    services = [PROTOCOL]
+    services = [PROTOCOL, *older.SERVICES]
     health = Health(parts.serving, frozenset(services))
     methods = [
         *inference.methods(parts),
         *models.methods(parts),
         *extras.methods(parts),
+        *older.methods(parts),
         *health.methods(),
         *reflection.methods([*services, HEALTH]),
     ]
     server = aio.server(
-        handlers=[Methods(methods, tokens)],
+        handlers=[Methods(methods, tokens, frozenset(name.rpartition(".")[2] for name in older.SERVICES))],
         options=[
             ("grpc.max_receive_message_length", limits.message_bytes),
             ("grpc.max_send_message_length", -1),
