@@ -83,7 +83,7 @@ class _Reader:
         self._want(";")
 
     def _map(self, message: DescriptorProto) -> None:
-        """A map is a repeated message of key and value, named after the field."""
+        """Read a map: it is a repeated message of key and value, named after the field."""
         self._want("<")
         key = self._take()
         self._want(",")
@@ -147,7 +147,7 @@ def _tokens(text: str) -> Iterator[str]:
         position = found.end()
         yield found[1]
     if text[position:].strip():
-        raise ValueError(f"{text[position:].split()[0]!r} cannot be read")
+        raise ValueError(f"{text[position:].split(maxsplit=1)[0]!r} cannot be read")
 
 
 def _set_kind(field: FieldDescriptorProto, kind: str) -> None:
