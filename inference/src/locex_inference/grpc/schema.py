@@ -147,7 +147,7 @@ def _tokens(text: str) -> Iterator[str]:
         position = found.end()
         yield found[1]
     if text[position:].strip():
-        raise ValueError(f"{text[position:].split()[0]!r} cannot be read")
+        raise ValueError(f"{text[position:].split(maxsplit=1)[0]!r} cannot be read")
 
 
 def _set_kind(field: FieldDescriptorProto, kind: str) -> None:
