@@ -21,15 +21,7 @@ class AccessLog:
         self.on = share > 0
 
     def write(
-        self,
-        *,
-        transport: str,
-        method: str,
-        path: str,
-        status: int | str,
-        seconds: float,
-        remote: str,
-        **more: object,
+        self, *, transport: str, method: str, path: str, status: int | str, seconds: float, remote: str, **more: object
     ) -> None:
         """Write a request, if it is one of those to write; ``more`` are model, version, bytes and the like."""
         failed = isinstance(status, int) and status >= _FAILED

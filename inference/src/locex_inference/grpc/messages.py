@@ -28,7 +28,7 @@ def _pool() -> DescriptorPool:
     pool = DescriptorPool()
     for name in _FILES:
         text = (files(__package__) / "proto" / name).read_text(encoding="utf-8")
-        pool.Add(read_schema(text, name))  # type: ignore[no-untyped-call]
+        pool.Add(read_schema(text, name))
     return pool
 
 
@@ -37,7 +37,7 @@ POOL = _pool()
 
 def message(name: str) -> Any:
     """Return the class of a message by its full name; `KeyError` for none."""
-    return GetMessageClass(POOL.FindMessageTypeByName(name))  # type: ignore[no-untyped-call]
+    return GetMessageClass(POOL.FindMessageTypeByName(name))
 
 
 ModelInferRequest = message("inference.ModelInferRequest")

@@ -83,7 +83,7 @@ class _Reader:
         self._want(";")
 
     def _map(self, message: DescriptorProto) -> None:
-        """A map is a repeated message of key and value, named after the field."""
+        """Read a map: it is a repeated message of key and value, named after the field."""
         self._want("<")
         key = self._take()
         self._want(",")
