@@ -15,11 +15,11 @@ from locex_inference.following.guard import Guard
 from locex_inference.following.metrics import FollowMetrics
 from locex_inference.following.offers import Offer, newest
 from locex_inference.following.peer import Peer, token_of
-from locex_inference.following.question import Subject
 from locex_inference.following.settings import EVERY, FollowSettings, url_of
 from locex_inference.following.shelf import Decision, Kept, ModelState, Shelf
 from locex_inference.following.status import FollowedModel
 from locex_inference.following.verdict import Report
+from locex_inference.inferencers.question import Question
 
 log = logging.getLogger(__name__)
 _JITTER = 0.2  # part of a pause
@@ -37,8 +37,8 @@ class Served(Protocol):
     def noted(self, model: str, version: str, reason: str) -> None:
         """Have the index tell why an offered version does not serve."""
 
-    def subject(self, kept: Kept, path: Path) -> Subject:
-        """Return what an evaluation loads: the file, with the inferencer that the model has."""
+    def question(self, kept: Kept, path: Path) -> Question:
+        """Return what an evaluation loads: the file, as the model's options have it."""
 
 
 class Follower:
@@ -163,8 +163,8 @@ class Follower:
         scores: dict[str, Any] = {}
         try:
             told.enter("checking", version)
-            served = self._subject(state.serving) if state.serving and self._served.stable(name) else None
-            report = await self._guard.examine(self._subject(kept), served, kept.configuration)
+            served = self._question(state.serving) if state.serving and self._served.stable(name) else None
+            report = await self._guard.examine(kept.metadata, self._question(kept), served, kept.configuration)
             scores = _scores(report)
             told.enter("loading", version)
             await self._served.take(kept, self._shelf.path(name, kept))
@@ -194,9 +194,8 @@ class Follower:
             state.former, state.serving = state.serving, state.former
             await asyncio.to_thread(self._shelf.write, name, state)
 
-    def _subject(self, kept: Kept) -> Subject:
-        path = self._shelf.path(kept.metadata.model_name, kept)
-        return self._served.subject(kept, path)
+    def _question(self, kept: Kept) -> Question:
+        return self._served.question(kept, self._shelf.path(kept.metadata.model_name, kept))
 
     def _url_of(self, name: str) -> str | None:
         """Return the service at which a model is followed: what names it goes before ``*``."""

@@ -9,25 +9,30 @@ from typing import Any
 from locex.errors import LocexError
 from locex.processes.answers import answer_of, short_lived
 from locex.processes.child import python
+from locex.schemas.model import ModelMetadata
 from locex.settings import WITHHELD
 from locex_inference.following.errors import VersionRefused
-from locex_inference.following.question import Question, Subject
+from locex_inference.following.question import Evaluation
 from locex_inference.following.settings import FollowSettings
 from locex_inference.following.verdict import Report, refusal
+from locex_inference.inferencers.question import Question
 
 
 class Guard:
     """Asks one process at a time; what crashes, hangs or takes too much memory there is the candidate's refusal."""
 
-    def __init__(self, settings: FollowSettings, *, interpreter: str | None, allow_programs: bool) -> None:
-        """``interpreter`` runs plugins, None: ours; ``allow_programs``: whether artefacts may be programs."""
+    def __init__(self, settings: FollowSettings, *, interpreter: str | None = None) -> None:
+        """``interpreter`` runs plugins; None: ours."""
         self._settings = settings
         self._interpreter = interpreter
-        self._allow_programs = allow_programs
         self._one = asyncio.Lock()
 
     async def examine(
-        self, candidate: Subject, served: Subject | None, configuration: Mapping[str, Any] | None
+        self,
+        metadata: ModelMetadata,
+        candidate: Question,
+        served: Question | None,
+        configuration: Mapping[str, Any] | None,
     ) -> Report | None:
         """Return what was found of a version that may serve, None where the guard is off; else raise `VersionRefused`.
 
@@ -36,25 +41,25 @@ class Guard:
         settings = self._settings
         if settings.guard == "off":
             return None
-        question = Question(
+        asked = Evaluation(
+            metadata=metadata,
             candidate=candidate,
             served=served,
             configuration=dict(configuration) if configuration is not None else None,
             examples=settings.guard_examples,
             memory_mb=settings.guard_memory_mb,
-            allow_programs=self._allow_programs,
         )
-        report = await self._ask(question)
+        report = await self._ask(asked)
         reason = refusal(report, margin=settings.guard_margin, required=settings.guard == "required")
         if reason:
             raise VersionRefused(reason, remedy="the served version stays; train again, or load this one by hand")
         return report
 
-    async def _ask(self, question: Question) -> Report:
+    async def _ask(self, asked: Evaluation) -> Report:
         argv = python("locex_inference.following.evaluation", interpreter=self._interpreter)
-        what = f"the evaluation of {question.candidate.metadata.model_name} {question.candidate.metadata.model_version}"
+        what = f"the evaluation of {asked.metadata.model_name} {asked.metadata.model_version}"
         async with self._one, short_lived(argv, environment=WITHHELD | {"LOCEX_NODE_TOKEN_FILE": None}) as child:
-            await child.send(question.model_dump(mode="json"))
+            await child.send(asked.model_dump(mode="json", by_alias=True))
             try:
                 answer = await answer_of(child, what, self._settings.guard_timeout)
             except LocexError as error:

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from locex.schemas.model import ModelMetadata
+from locex_inference.inferencers.question import Question
 
 
-class Subject(BaseModel):
-    """A version to evaluate: its file, and the inferencer that loads it."""
+class Evaluation(BaseModel):
+    """Which versions to evaluate, and on what."""
 
-    path: str
-    digest: str
-    metadata: ModelMetadata
-    inferencer: str
-    fields: dict[str, Any] = {}
-
-
-class Question(BaseModel):
-    """What to evaluate. ``configuration`` is that of the job that trained the candidate; without it, the site's."""
-
-    candidate: Subject
-    served: Subject | None = None
-    configuration: dict[str, Any] | None = None
-    examples: int
-    memory_mb: int
-    threads: int = 1
-    allow_programs: bool = True
-    data: bool = True
+    metadata: ModelMetadata = Field(description="The candidate's.")
+    candidate: Question
+    served: Question | None = None
+    configuration: dict[str, Any] | None = Field(
+        default=None, description="That of the job that trained the candidate; absent: the site's data and pipelines."
+    )
+    examples: int = Field(description="Test examples, at most.")
+    memory_mb: int = Field(description="Memory of loading and evaluating.")
