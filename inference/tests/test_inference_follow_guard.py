@@ -80,7 +80,7 @@ async def test_versions_are_scored_on_the_test_split_behind_the_trainings_pipeli
 
 async def test_a_worse_version_is_refused_and_a_better_one_is_not(data, question):
     wrong = question("wrong", RIGHT[:, ::-1])
-    with pytest.raises(VersionRefused, match="worse than the served version's 1 by more than the margin of 0.02"):
+    with pytest.raises(VersionRefused, match=r"worse than the served version's 1 by more than the margin of 0\.02"):
         await examine(wrong, question("old", RIGHT))
     assert (await examine(question("new", RIGHT), wrong)).served.score.value < 0.9
     assert await examine(wrong, question("old", RIGHT), guard="off") is None
@@ -112,5 +112,5 @@ async def test_what_cannot_be_loaded_or_takes_too_long_is_refused(data, question
     broken.digest = hashlib.sha256(broken.artefact.read_bytes()).hexdigest()
     with pytest.raises(VersionRefused):
         await examine(broken)
-    with pytest.raises(VersionRefused, match="did not end within 0.01 s"):
+    with pytest.raises(VersionRefused, match=r"did not end within 0\.01 s"):
         await examine(question("slow", RIGHT), guard_timeout=0.01)

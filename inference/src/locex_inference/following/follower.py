@@ -69,6 +69,7 @@ class Follower:
             Peer(url, token=token if url == node else None, ca=ca if url == node else None, max_bytes=max_bytes)
             for url in urls
         ]
+        self._looking = {url: asyncio.Lock() for url in urls}
         self._told: dict[str, FollowedModel] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -91,6 +92,10 @@ class Follower:
 
     async def look(self, peer: Peer) -> None:
         """Look at a service once and take up what is new; raise `PeerFailed`."""
+        async with self._looking[peer.url]:
+            await self._look(peer)
+
+    async def _look(self, peer: Peer) -> None:
         offers = newest(await peer.models(), uploads=self._settings.follow_uploads)
         failed: PeerFailed | None = None
         for name, offer in sorted(offers.items()):

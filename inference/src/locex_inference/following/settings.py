@@ -46,6 +46,10 @@ class FollowSettings(BaseSettings):
     follow_uploads: bool = Field(
         default=False, description="Follow versions that were uploaded to a node too, not only those trained there."
     )
+    follow_pipeline: bool = Field(
+        default=False,
+        description="Serve followed models behind the pipeline of their training: callers send data as their site has.",
+    )
     guard: Literal["off", "possible", "required"] = Field(
         default="possible",
         description="Evaluate a version on local test data before it serves: never, where there are data, or always.",
