@@ -70,16 +70,15 @@ def references_of(path: Path) -> References:
     found = References()
     if not path.stat().st_size:
         raise InvalidModel("the artefact is empty", remedy=_REMEDY)
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        view = memoryview(content)
-        try:
-            for number, part in _fields(view):
-                if number in _MODEL and isinstance(part, memoryview):
-                    _follow(part, _MODEL[number], found, 0)
-        except (ValueError, IndexError, UnicodeDecodeError):
-            raise InvalidModel("the artefact is a corrupt ONNX file", remedy=_REMEDY) from None
-        finally:
-            view.release()
+    with path.open("rb") as file:
+        # not closed by hand: views of its parts may still be held
+        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    try:
+        for number, part in _fields(view):
+            if number in _MODEL and isinstance(part, memoryview):
+                _follow(part, _MODEL[number], found, 0)
+    except (ValueError, IndexError):
+        raise InvalidModel("the artefact is a corrupt ONNX file", remedy=_REMEDY) from None
     return found
 
 

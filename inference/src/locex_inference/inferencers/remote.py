@@ -235,7 +235,8 @@ class RemoteModel:
         child = self._child
         if child is None or self.fault:
             raise ModelFailed(f"{self._whose} process ended: {self.fault}")
-        future = self._answers[number] = self._loop.create_future()
+        future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._answers[number] = future
         try:
             await child.send({"id": number, **message})
             async with asyncio.timeout(self._terms.call_timeout):
