@@ -120,6 +120,32 @@ class FittedTransform(Transform, Protocol):
 
 
 @runtime_checkable
+class SavedTransform(FittedTransform, Protocol):
+    """A step whose knowledge can be kept with the model, so that serving transforms as the training did.
+
+    Steps that learn, and do not implement it, are fitted anew in every training and cannot be served.
+    """
+
+    def state(self) -> dict[str, Array]:
+        """Return what was learnt as arrays of numbers by name; called after `fit`."""
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Take up what `state` returned, instead of `fit`; raise `ValueError` where it is not of this step."""
+
+
+@runtime_checkable
+class SharingTransform(Transform, Protocol):
+    """A step that shares values with others while a model is served: the size of an image before it was resized, say.
+
+    ``values`` belong to one request. Steps before and after the model are given the same dictionary. In trainings
+    `transform_data` is called instead.
+    """
+
+    def transform_request(self, data: Dataset, values: dict[str, Any]) -> Dataset:
+        """Return the data of one request transformed; read and write ``values`` under names of the step's own."""
+
+
+@runtime_checkable
 class RandomTransform(Transform, Protocol):
     """A step that draws: it acts on training batches only, anew in every round, and leaves test data as they are."""
 

@@ -87,7 +87,7 @@ def from_raw(buffer: Buffer, datatype: str, shape: Sequence[int], tensor: str) -
     if len(buffer) != elements * dtype.itemsize:
         raise InvalidTensor(
             f"{tensor!r} of shape {list(shape)} and type {datatype} takes {elements * dtype.itemsize} bytes, "
-            f"{len(buffer)} arrived"
+            f"{len(buffer)} arrived",
         )
     array = shaped(np.frombuffer(buffer, dtype), shape, tensor)
     if not array.flags.aligned:  # models may read with instructions that need it
@@ -116,7 +116,16 @@ def from_values(values: Any, datatype: str, shape: Sequence[int], tensor: str) -
         array: Array = np.empty(len(flat), object)
         array[:] = flat
     else:
-        array = _numbers(values, datatype, dtype, tensor)
+        array = _numbers(_array(values, tensor), datatype, dtype, tensor)
+    if array.size != elements:
+        raise InvalidTensor(f"{tensor!r} of shape {list(shape)} takes {elements} values, {array.size} arrived")
+    return array.reshape(shape)
+
+
+def from_array(numbers: Array, datatype: str, shape: Sequence[int], tensor: str) -> Array:
+    """Return numbers that a parser has put into an array in the form of a tensor; the checks are `from_values`'s."""
+    elements = elements_of(shape, tensor)
+    array = _numbers(numbers, datatype, dtype_of(datatype, tensor), tensor)
     if array.size != elements:
         raise InvalidTensor(f"{tensor!r} of shape {list(shape)} takes {elements} values, {array.size} arrived")
     return shaped(array, shape, tensor)
@@ -140,11 +149,14 @@ def as_bytes(value: Any) -> bytes:
     return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else str(value).encode()
 
 
-def _numbers(values: list[Any], datatype: str, dtype: np.dtype[Any], tensor: str) -> Array:
+def _array(values: list[Any], tensor: str) -> Array:
     try:
-        found: Array = np.asarray(values)
+        return np.asarray(values)
     except (ValueError, OverflowError) as error:
         raise InvalidTensor(f"{tensor!r} holds rows of different lengths, or what is no number: {error}") from None
+
+
+def _numbers(found: Array, datatype: str, dtype: np.dtype[Any], tensor: str) -> Array:
     if not found.size:
         return np.empty(0, dtype)
     kinds = {"b": "b", "u": "ui", "i": "ui", "f": "uif", "V": "uif"}[dtype.kind]
@@ -177,7 +189,7 @@ def _flat(values: list[Any], tensor: str) -> list[Any]:
 def _texts(buffer: memoryview, elements: int, tensor: str) -> Array:
     if elements > len(buffer) // _LENGTH.size:
         raise InvalidTensor(
-            f"{tensor!r} takes {elements} texts with a length of 4 bytes each, {len(buffer)} bytes came"
+            f"{tensor!r} takes {elements} texts with a length of 4 bytes each, {len(buffer)} bytes came",
         )
     array: Array = np.empty(elements, object)
     position = 0

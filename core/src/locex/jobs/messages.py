@@ -123,11 +123,15 @@ class LedgerAppend(BaseModel):
 
 
 class Finished(BaseModel):
-    """The training is over; the files lie in the run's folder, the first is the model."""
+    """The training is over; the files lie in the run's folder, the first is the model.
+
+    ``pipeline`` is what stood before it, with what its steps learnt (`locex.pipelines.saved`).
+    """
 
     kind: Literal["finished"] = "finished"
     files: list[str]
     ended_early: bool = False
+    pipeline: dict[str, Any] | None = None
 
 
 class Failed(BaseModel):

@@ -13,8 +13,13 @@ from locex.store.files import write_file
 from locex.store.protocol import Store
 
 
-async def keep_model(store: Store, record: JobRecord, files: list[Path]) -> dict[str, Any]:
-    """Store a run's files and the model's metadata; return what the job's record says of them."""
+async def keep_model(
+    store: Store, record: JobRecord, files: list[Path], pipeline: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Store a run's files and the model's metadata; return what the job's record says of them.
+
+    ``pipeline`` is what stood before the model (`locex.pipelines.saved`): serving takes it from the lineage.
+    """
     job = JobConfiguration.model_validate(record.configuration)
     version = job.export.model_version or f"{job.model_version[:100]}-{record.run_id}"  # a name has at most 128
     blobs = {path.name: await write_file(store, path) for path in files}
@@ -30,6 +35,8 @@ async def keep_model(store: Store, record: JobRecord, files: list[Path]) -> dict
         "plugins": record.plugins,
         "files": {name: blob.digest for name, blob in blobs.items()},
     }
+    if pipeline is not None:
+        lineage["pipeline"] = pipeline
     now = time.time()
     model = StoredModel.model_validate(
         {

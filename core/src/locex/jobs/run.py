@@ -259,7 +259,8 @@ class Run:
 
     async def _finish(self, message: m.Finished) -> None:
         record = await self._registry.get(self.run_id)
-        model = await persist(lambda: keep_model(self._store, record, [Path(path) for path in message.files]))
+        files = [Path(path) for path in message.files]
+        model = await persist(lambda: keep_model(self._store, record, files, message.pipeline))
         if message.ended_early:
             await self._warn(f"the server ended the training after round {record.round} of {record.rounds}")
         await self._registry.enter(self.run_id, JobState.FINISHED, model=model)

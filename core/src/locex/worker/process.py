@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import zlib
 from pathlib import Path
+from typing import Any
 
 from locex.api import FederationContext, ModelArtefact, PrivacyContext, Stopped, TrainingSession
 from locex.errors import BrokenPlugin, FederationLost, FormatMismatch, LocexError
@@ -19,6 +20,8 @@ from locex.jobs.messages import (
     Ready,
     Refused,
 )
+from locex.pipelines.saved import SavedPipeline
+from locex.pipelines.trail import mismatch
 from locex.plugins.catalog import Catalog, read_catalog
 from locex.processes.memory import hard_limit
 from locex.schemas.record import FailureKind
@@ -31,7 +34,6 @@ from locex.worker.ledger import ServiceLedger
 from locex.worker.participant import NodeParticipant
 from locex.worker.plan import Plan, make_plan
 from locex.worker.preparation import Surroundings
-from locex.worker.trail import mismatch
 
 log = logging.getLogger(__name__)
 _REMEDIES = {FailureKind.OUT_OF_MEMORY: "raise resources.memory_mb or LOCEX_WORKER_MEMORY_MB, or use less"}
@@ -46,8 +48,8 @@ def work(inbox: Inbox) -> None:
     begin = inbox.next(Begin)
     inbox.beat()
     try:
-        ended_early, files = _train(inbox, plan, begin)
-        inbox.send(Finished(files=[str(path) for path in files], ended_early=ended_early))
+        ended_early, files, pipeline = _train(inbox, plan, begin)
+        inbox.send(Finished(files=[str(path) for path in files], ended_early=ended_early, pipeline=pipeline))
     except Stopped:
         inbox.send(Left())
     except BaseException as error:
@@ -67,7 +69,7 @@ def _configure(inbox: Inbox) -> Plan | None:
     return plan
 
 
-def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
+def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path], dict[str, Any] | None]:
     site, folder = SiteSettings(), Path(begin.folder)
     # The same after a restart of the worker; of the run's id where the job has none.
     seed = plan.job.seed if plan.job.seed is not None else zlib.crc32(begin.run_id.encode())
@@ -94,7 +96,16 @@ def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
     elif not participant.holds_global:
         inbox.warn("the server sent no weights after the last fit: the model is this node's own")
     files = session.export(folder / "model", export.formats)
-    return participant.ended_early, files
+    return participant.ended_early, files, _pipeline(inbox, prepared)
+
+
+def _pipeline(inbox: Inbox, prepared: data.Prepared) -> dict[str, Any] | None:
+    """Return the test pipeline with what its steps learnt; a warning where it cannot be kept with the model."""
+    try:
+        return SavedPipeline.of(prepared.steps, prepared.trail[0][1]).model_dump(mode="json", exclude_none=True)
+    except LocexError as error:
+        inbox.warn(f"the pipeline is not kept with the model, which cannot be served by it: {error.message}")
+        return None
 
 
 def _build(

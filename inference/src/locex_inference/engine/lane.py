@@ -84,6 +84,7 @@ class Lane:
 
     def _bound(self) -> None:
         if self.waiting >= self._limit:
+            self.observed.overloaded += 1
             raise Overloaded(
                 f"{self.waiting} requests wait for {self.version.name!r}, as many as may",
                 remedy="send it again later, or raise the model's queue_limit",

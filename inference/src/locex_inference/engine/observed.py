@@ -38,7 +38,17 @@ class Histogram:
 class Observed:
     """The histograms of one version, beside its `Statistics`."""
 
-    __slots__ = ("batches", "cancelled", "infer", "postprocess", "preprocess", "queue", "request", "statistics")
+    __slots__ = (
+        "batches",
+        "cancelled",
+        "infer",
+        "overloaded",
+        "postprocess",
+        "preprocess",
+        "queue",
+        "request",
+        "statistics",
+    )
 
     def __init__(self, statistics: Statistics) -> None:
         self.statistics = statistics
@@ -46,6 +56,7 @@ class Observed:
         self.preprocess, self.infer, self.postprocess = (Histogram(_NANOSECONDS) for _ in range(3))
         self.batches = Histogram(SIZES)
         self.cancelled = 0
+        self.overloaded = 0
 
     def executed(self, batch: Sequence[Ticket], outcome: Outcome) -> None:
         """Count one call of the model and the requests that it answered."""

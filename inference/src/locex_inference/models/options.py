@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AliasChoices, Field, PositiveInt, model_validator
 
 from locex.schemas.base import Configuration
 from locex.schemas.data_format import SideFormat
@@ -17,7 +17,12 @@ class Step(Configuration):
     """One step of a pipeline, as the ConfigMap files write it."""
 
     id: Name = Field(description="A name of the group locex.transform.")
-    parameters: dict[str, Any] = Field(default={}, description="The step's own fields.")
+    parameters: dict[str, Any] = Field(
+        default={}, validation_alias=AliasChoices("parameters", "params"), description="The step's own fields."
+    )
+    tensor: str | None = Field(
+        default=None, description="The input, or output, that the step acts on; absent: the model's only one."
+    )
 
 
 class ModelOptions(Configuration):

@@ -78,8 +78,14 @@ class Registry:
         return [entry for known in self._models.values() for entry in map(self._current, *_states(known))]
 
     def note(self, model: str, version: str, state: str, reason: str = "") -> None:
-        """Say how it stands with a version that is not served: it loads, or why it could not be loaded."""
-        self._models.setdefault(model, _Model()).states[version] = IndexEntry(model, version, state, reason)
+        """Say how it stands with a version: it loads, or why it could not be loaded.
+
+        One that is served meanwhile, from an earlier load, stays ready; the index tells the reason beside it.
+        """
+        known = self._models.setdefault(model, _Model())
+        if version in known.ready and state in {"LOADING", "UNAVAILABLE"}:
+            state, reason = "READY", reason and f"served as it was loaded before; then: {reason}"
+        known.states[version] = IndexEntry(model, version, state, reason)
 
     def publish(self, version: ModelVersion, *, promote: bool | None = None) -> ModelVersion | None:
         """Serve a version from now on, in place of a loaded one of that name, which is returned to be retired.
@@ -153,7 +159,7 @@ class Registry:
             self.note(version.name, version.version, "UNLOADING", reason)
         while version.in_flight:  # noqa: ASYNC110 -- an event would cost every request what only a swap needs
             await asyncio.sleep(_DRAIN_POLL)
-        await asyncio.to_thread(version.inferencer.close)
+        await asyncio.to_thread(version.close)
         entry = known.states.get(version.version) if known else None
         if entry is not None and entry.state == "UNLOADING":
             self.note(version.name, version.version, "UNAVAILABLE", reason)

@@ -34,7 +34,7 @@ class ModelVersion:
     is a `RemoteInferencer`. ``costs`` are seconds per call by batch size, as the warm-up measured them; ``batching``
     says whether requests may be joined along the first axis. ``in_flight`` counts the references that requests hold:
     the engine counts up when it takes one, before preprocessing, and down when the reply is made. ``lane`` is the
-    engine's own. ``fault`` says why the version does not answer at present; empty: it does.
+    engine's own, ``release`` is called when the version is closed.
     """
 
     name: str
@@ -53,6 +53,15 @@ class ModelVersion:
     batching: bool = False
     in_flight: int = 0
     lane: Any = None
+    release: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        """Let go of the model, from another thread than the event loop's; no call follows."""
+        try:
+            self.inferencer.close()
+        finally:
+            if self.release is not None:
+                self.release()
 
     @property
     def fault(self) -> str:
