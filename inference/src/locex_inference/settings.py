@@ -13,9 +13,8 @@ class InferenceSettings(ServiceSettings):
     """All settings. Names without the prefix LOCEX_ are those of the older inference application."""
 
     port: int = Field(default=9000, ge=0, le=65535, validation_alias="PORT", description="Port of HTTP.")
-    grpc_port: int | None = Field(
-        default=50051, ge=0, le=65535, description="Port of gRPC; absent on the command line's --no-grpc."
-    )
+    grpc: bool = Field(default=True, description="Serve gRPC too.")
+    grpc_port: int = Field(default=50051, ge=0, le=65535, description="Port of gRPC.")
     state_folder: Path = Field(
         default_factory=lambda: default_state_folder() / "inference", description="The service's own state."
     )

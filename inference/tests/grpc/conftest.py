@@ -202,7 +202,7 @@ class Running:
 
     async def _start(self):
         self.models.start()
-        return await server.start(self.parts, host="127.0.0.1", port=0, **self._options)
+        return await server.start(self.parts, **({"host": "127.0.0.1", "port": 0} | self._options))
 
     def call(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)

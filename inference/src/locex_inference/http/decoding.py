@@ -44,8 +44,9 @@ def decode(body: bytes, header_length: int | None, request: InferRequest, memory
 
     ``header_length`` is the size of the JSON in front of the tensors' bytes; None: all of the body is JSON.
     """
+    head: bytes | memoryview = body
     if header_length is None:
-        head, tail = body, memoryview(b"")
+        tail = memoryview(b"")
     elif header_length > len(body):
         raise MalformedBody(f"Inference-Header-Content-Length is {header_length}, the body has {len(body)} bytes")
     else:

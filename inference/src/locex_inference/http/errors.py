@@ -31,7 +31,7 @@ class Failure(NamedTuple):
 
 def failure_of(error: BaseException) -> Failure:
     """Return what an error is on HTTP; what nobody foresaw is logged and told by an id only."""
-    headers = {hdrs.CONTENT_TYPE: "application/json"}
+    headers: dict[str, str] = {hdrs.CONTENT_TYPE: "application/json"}
     if not isinstance(error, LocexError):
         identifier = uuid.uuid4()
         logger.error("a request failed: %s", identifier, exc_info=error)

@@ -127,7 +127,7 @@ class FastProtocol(asyncio.Protocol):
         """Deal with the first message of the bytes and hold the rest."""
         end = data.find(_BREAK) + len(_BREAK)
         if end < len(_BREAK):
-            if len(data) > LARGEST:
+            if len(data) > LARGEST or not data[:1].isupper():  # methods are in capitals
                 self._hand_over(data)
             else:
                 self._wait(data, len(data) + 1)

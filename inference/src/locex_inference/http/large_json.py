@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,7 @@ LARGE = 16 << 10
 _TYPES = {"F": ("d", np.float64), "I": ("i", np.int64), "U": ("u", np.uint64)}
 """By the first letter of a data type: simdjson's name of a number, and NumPy's."""
 
-try:
-    import simdjson
-except ImportError:
-    simdjson = None
+simdjson: Any = import_module("simdjson") if find_spec("simdjson") else None
 
 
 def parse_large(head: bytes | memoryview) -> dict[str, Any]:
