@@ -46,6 +46,16 @@ def slow():
     return request("slow", (1, 1), bytes(4))
 
 
+def occupy(gate, stub):
+    """Send a request to the slow model and return when it runs."""
+    gate.open.clear()
+    while gate.entered.acquire(blocking=False):
+        pass
+    running = stub.ModelInfer.future(slow())
+    assert gate.entered.acquire(timeout=30)
+    return running
+
+
 def until_dropped(service):
     """Wait until only the request that runs is left of the slow model's: a client does not hear when that is."""
     version = service.models.registry.choose("slow")
@@ -145,9 +155,7 @@ def test_bytes_that_are_no_message_are_an_invalid_argument(channel):
 
 def test_a_deadline_ends_the_wait_and_the_request_does_not_run(service, stub):
     gate = service.models.gate
-    gate.open.clear()
-    running = stub.ModelInfer.future(slow())
-    assert gate.entered.acquire(timeout=30)
+    running = occupy(gate, stub)
     runs = gate.runs
     assert refused(stub.ModelInfer, slow(), timeout=0.05).code() == StatusCode.DEADLINE_EXCEEDED
     late = slow()
@@ -162,9 +170,7 @@ def test_a_deadline_ends_the_wait_and_the_request_does_not_run(service, stub):
 
 def test_a_cancelled_request_does_not_run_and_more_than_may_wait_are_refused(service, stub):
     gate = service.models.gate
-    gate.open.clear()
-    running = stub.ModelInfer.future(slow())
-    assert gate.entered.acquire(timeout=30)
+    running = occupy(gate, stub)
     runs = gate.runs
     waiting = [stub.ModelInfer.future(slow()) for _ in range(3)]
     codes, told = [], threading.Semaphore(0)
@@ -257,9 +263,7 @@ def test_shared_memory_that_is_off_is_refused(start_service):
 
 def test_calls_under_way_end_when_the_server_stops(start_service):
     with start_service() as found, grpc.insecure_channel(found.address) as channel:
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        call = stub.ModelInfer.future(slow())
-        assert found.models.gate.entered.acquire(timeout=30)
+        call = occupy(found.models.gate, service_pb2_grpc.GRPCInferenceServiceStub(channel))
         releasing = threading.Timer(0.05, found.models.gate.open.set)
         releasing.start()
         found.call(found.server.stop(30))
