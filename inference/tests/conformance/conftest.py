@@ -82,6 +82,7 @@ class Service:
     def __init__(self, folder, **environment):
         self.http, self.grpc, self.folder = free_port(), free_port(), folder
         self.log = folder / "log"
+        log = self.log.open("wb")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "locex.cli", "inference", "serve"],
             env=os.environ
@@ -95,10 +96,11 @@ class Service:
                 **environment,
             },
             stdin=subprocess.DEVNULL,
-            stdout=self.log.open("wb"),
+            stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        log.close()
 
     @property
     def url(self):
