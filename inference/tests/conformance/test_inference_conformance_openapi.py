@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 from open_inference.openapi.client import AsyncOpenInferenceClient, OpenInferenceClient
+from open_inference.openapi.core.api_error import ApiError
 from open_inference.openapi.errors import BadRequestError, NotFoundError
 from open_inference.openapi.types import InferenceRequest, RequestInput
 
@@ -54,8 +55,9 @@ async def test_metadata(ask):
     told = await ask("read_model_metadata", "two")
     assert (told.name, told.platform, [one.name for one in told.inputs]) == ("two", "onnxruntime_onnx", ["a", "b"])
     assert (await ask("read_model_version_metadata", "two", "1")).versions == ["1"]
-    with pytest.raises(NotFoundError):
+    with pytest.raises(ApiError) as caught:
         await ask("read_model_metadata", "none")
+    assert caught.value.status_code == 404
 
 
 async def test_inference(ask):
@@ -69,8 +71,9 @@ async def test_inference(ask):
 
 
 async def test_errors(ask):
-    with pytest.raises(NotFoundError):
+    with pytest.raises(ApiError) as caught:
         await ask("model_infer", "none", request=body())
+    assert caught.value.status_code == 404
     with pytest.raises(BadRequestError):
         await ask("model_infer", "two", request=body(names=("a",)))
     with pytest.raises(BadRequestError):
