@@ -17,6 +17,8 @@ from locex.web.serve import serve, tls_of
 from locex_inference.access_log import AccessLog
 from locex_inference.controls import Controls
 from locex_inference.engine.engine import Engine
+from locex_inference.following.beginning import following
+from locex_inference.following.routes import FOLLOWER
 from locex_inference.grpc.parts import Parts
 from locex_inference.grpc.server import GrpcServer, Limits, start
 from locex_inference.http.app import make_app
@@ -87,7 +89,13 @@ async def _life(app: web.Application) -> AsyncIterator[None]:
     app[READINESS].add("models", service.check)
     grpc = await _start_grpc(settings, app, Parts(service, memory, controls, tracing, log)) if settings.grpc else None
     service.begin()
+    follower = following(settings, loader, folder, app[METRICS].registry)
+    if follower is not None:
+        app[FOLLOWER] = follower
+        follower.begin()
     yield
+    if follower is not None:
+        await follower.close()
     if grpc is not None:
         await grpc.stop(settings.stop_grace)
     await service.close()

@@ -73,12 +73,16 @@ class Follower:
         self._told: dict[str, FollowedModel] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
+    def begin(self) -> None:
+        """Serve what was followed before, then look for news, in the background."""
+        self._tasks.append(asyncio.create_task(self._begin()))
+
     async def start(self) -> None:
-        """Serve what was followed before, then begin to look for news."""
+        """Serve what was followed before; return then, and begin to look for news."""
         for name in await asyncio.to_thread(self._shelf.models):
             if url := self._url_of(name):
                 await self._resume(name, url)
-        self._tasks = [asyncio.create_task(self._follow(peer)) for peer in self._peers]
+        self._tasks += [asyncio.create_task(self._follow(peer)) for peer in self._peers]
 
     async def close(self) -> None:
         """Follow no longer."""
@@ -89,6 +93,12 @@ class Follower:
     def status(self) -> list[FollowedModel]:
         """Return how it stands with every followed model, by name."""
         return [self._told[name] for name in sorted(self._told)]
+
+    async def _begin(self) -> None:
+        try:
+            await self.start()
+        except Exception:
+            log.exception("following could not begin")
 
     async def look(self, peer: Peer) -> None:
         """Look at a service once and take up what is new; raise `PeerFailed`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -102,10 +104,12 @@ class OnnxInferencer:
         return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
 
     def _array(self, name: str, value: Any) -> Array:
-        array: Array = value.numpy()
-        if name in self._narrow:
-            return array.view(ml_dtypes.bfloat16) if array.dtype.itemsize == 2 else array.astype(ml_dtypes.bfloat16)  # noqa: PLR2004 -- bytes
-        return _as_bytes(array)
+        if name not in self._narrow:
+            return _as_bytes(value.numpy())
+        size = math.prod(value.shape()) * 2
+        # NumPy has no bfloat16, so that onnxruntime gives out nothing but the place of the bytes.
+        content = ctypes.string_at(value.data_ptr(), size) if size else b""
+        return np.frombuffer(content, ml_dtypes.bfloat16).reshape(value.shape())
 
 
 def _options(config: OnnxConfig, context: InferencerContext) -> ort.SessionOptions:
