@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import threading
@@ -143,10 +144,9 @@ def custom_model(models):
 
 
 def lying_model(models):
-    weights = models.tensor(np.eye(2, dtype=np.float32), "w")
-    return models.write(
-        models.graph([models.node("MatMul", ["x", "w"], ["y"])], ["b", 2], ["b", 3], weights), "bad.onnx"
-    )
+    float32 = models.types.FLOAT
+    nodes = [models.node("NonZero", ["x"], ["places"]), models.node("Cast", ["places"], ["y"], to=float32)]
+    return models.write(models.graph(nodes, ["b", 2], ["b", 2]), "bad.onnx")
 
 
 BAD = {
@@ -160,7 +160,7 @@ BAD = {
         lambda m: m.write(m.graph([m.node("Identity", ["x"], ["y"])], ["b", 2**40], ["b", 2**40]), "bad.onnx"),
         "one example of the model's inputs takes 4,194,304 MiB, served are up to 256",
     ),
-    "lying": (lying_model, "onnxruntime cannot load the model|declares 'y' as FP32"),
+    "lying": (lying_model, r"the model declares 'y' as FP32 \[-1, 2\] and gives FP32 \[2, 4\]"),
     "outside": (lambda m: m.external("../secret", "bad.onnx")[0], "'../secret', which is not a path within"),
     "absolute": (lambda m: m.external("/etc/passwd", "bad.onnx")[0], "'/etc/passwd', which is not a path within"),
     "absent": (lambda m: m.external("w.bin", "bad.onnx")[0], "'w.bin', which is not in the version's folder"),
@@ -259,7 +259,9 @@ async def test_golden_outputs_decide(loader, models):
 
 async def test_what_crashes_hangs_or_takes_all_memory_while_it_is_loaded_costs_nothing(make_loader, models):
     loader = make_loader(terms={"load_timeout": 20})
-    with pytest.raises(CrashedPlugin, match=r"ended the process with exit code 9.*the last words") as caught:
+    with pytest.raises(
+        CrashedPlugin, match=r"ended the process with exit code 9; last lines:\nthe last words"
+    ) as caught:
         await loader.load("m", "1", models.text("crash"))
     assert "the model 'm' version '1'" in str(caught.value)
     with pytest.raises(LocexError, match=r"takes more memory than the model's process may have") as caught:
@@ -306,14 +308,14 @@ async def test_a_request_loads_what_changed_in_the_folder_and_leaves_the_rest(lo
     after = {one.version: one for one in loader.registry.versions("a")}
     assert after["2"] is before["2"]
     assert np.array_equal(answered(after["10"]), 5 * X)
-    with pytest.raises(UnknownServed, match=r"the folder of models has no 'c'"):
+    with pytest.raises(UnknownServed, match=r"there is no 'c' in the folder of models"):
         await repository.load("c")
 
 
 async def test_one_bad_version_does_not_keep_the_others_from_being_served(loader, models, folder):
     models.write(b"", "a/10/model.onnx")
     faults = await ModelRepository(loader, folder).load_all()
-    assert [str(fault) for fault in faults] == ["the artefact is empty, which no installed inferencer takes"] or faults
+    assert [fault.message.partition(",")[0] for fault in faults] == ["the artefact is empty"]
     assert loader.registry.choose("a").version == "2"
     assert loader.registry.choose("b").version == "v1"
 
@@ -324,6 +326,7 @@ async def test_a_request_may_bring_files_and_options(loader, models):
     await repository.load("m", None, {"model.onnx": content})
     await repository.load("m", {"warmup": [1]}, {"file:8/model.onnx": content})
     await repository.load("m", {"name": "m", "backend": "onnxruntime", "dynamic_batching": {}}, {"model.onnx": content})
+    await asyncio.sleep(0)  # the first goes
     assert [one.version for one in loader.registry.versions("m")] == ["8", "9"]
     assert loader.registry.choose("m").options.micro_batching == "on"
     with pytest.raises(InvalidConfiguration, match=r"/maximum: unknown key"):
