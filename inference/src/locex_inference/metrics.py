@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
 from locex_inference.engine.lane import Lane
 from locex_inference.engine.observed import BOUNDS, SIZES, Histogram
-from locex_inference.models.version import ModelVersion
+from locex_inference.models.registry import Registry
 
 LABELS = ("model", "version")
 PHASES = ("queue", "preprocess", "infer", "postprocess")
@@ -19,15 +19,9 @@ PHASES = ("queue", "preprocess", "infer", "postprocess")
 class ModelMetrics(Collector):
     """Reads the counters of the versions that are loaded; those of a version end with it, totals go on."""
 
-    def __init__(self, versions: Callable[[], Iterable[ModelVersion]], registry: CollectorRegistry) -> None:
-        """``versions`` returns those that are loaded; the metrics appear in ``registry``."""
-        self._versions = versions
-        self.swaps = Counter(
-            "locex_inference_swaps", "Versions that took another's place.", ("model",), registry=registry
-        )
-        self.loads = Counter(
-            "locex_inference_loads", "Versions that were to be loaded, by outcome.", ("outcome",), registry=registry
-        )
+    def __init__(self, models: Registry, registry: CollectorRegistry) -> None:
+        """``models`` are read; their metrics appear in ``registry``."""
+        self._models = models
         registry.register(self)
 
     def describe(self) -> Iterable[CounterMetricFamily]:
@@ -38,7 +32,11 @@ class ModelMetrics(Collector):
         self,
     ) -> Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily | SummaryMetricFamily]:
         """Return the metrics as they are now."""
-        lanes = [version.lane for version in self._versions() if isinstance(version.lane, Lane)]
+        models = self._models
+        versions = [version for model in models.models() for version in models.versions(model)]
+        lanes = [version.lane for version in versions if isinstance(version.lane, Lane)]
+        yield _counted("locex_inference_loads", "Versions that were to be loaded.", "outcome", models.loads)
+        yield _counted("locex_inference_swaps", "Changes of a model's stable version.", "model", models.swaps)
         yield _requests(lanes)
         yield _examples(lanes)
         yield _gauge("locex_inference_waiting", "Requests that wait.", lanes, lambda lane: lane.waiting)
@@ -51,6 +49,13 @@ class ModelMetrics(Collector):
         yield _phases(lanes)
         yield _batches(lanes)
         yield from _predecessor(lanes)
+
+
+def _counted(name: str, text: str, label: str, counts: Mapping[str, int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=(label,))
+    for value, count in counts.items():
+        family.add_metric((value,), count)
+    return family
 
 
 def _key(lane: Lane) -> tuple[str, str]:

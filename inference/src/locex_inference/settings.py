@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import AliasChoices, Field
 
-from locex.settings import ServiceSettings, default_state_folder
+from locex.settings import ServiceSettings, Words, default_state_folder
 
 
 class InferenceSettings(ServiceSettings):
@@ -28,6 +28,15 @@ class InferenceSettings(ServiceSettings):
         default=None, validation_alias="REPOSITORY_ADDRESS", description="The FL Repository, host:port or URL."
     )
     max_body_mb: int = Field(default=64, gt=0, description="Largest body or gRPC message of a request, in MiB.")
+    required_models: Words = Field(
+        default=[], description="Models without which the service is not ready; empty: all of the models folder."
+    )
+    steps_in_process: Words = Field(
+        default=[], description="Transformations that may run in the service's own process; others have their own."
+    )
+    model_memory_mb: int = Field(default=2048, gt=0, description="Memory of one model's own process, in MiB.")
+    load_timeout: float = Field(default=120, gt=0, description="Seconds that loading a model may take.")
+    call_timeout: float = Field(default=60, gt=0, description="Seconds that a call of a model's process may take.")
     threads: int = Field(default=1, gt=0, description="Threads of one call of a model that says nothing else.")
     allow_programs: bool = Field(default=True, description="Serve models that are programs: TorchScript, SavedModel.")
     shared_memory: bool = Field(default=False, description="Take tensors in shared memory, from trusted callers.")

@@ -25,8 +25,10 @@ from locex_inference.http.connections import FastSite
 from locex_inference.http.infer import Inference
 from locex_inference.http.keys import CONTROLS, INFERENCE, MEMORY, MODEL_LIMIT, SERVING
 from locex_inference.metrics import ModelMetrics
+from locex_inference.models.loading import Conditions, Loader
 from locex_inference.models.options import ModelOptions
 from locex_inference.models.registry import Registry
+from locex_inference.models.serving_folder import ModelRepository
 from locex_inference.models.version import ModelVersion
 from locex_inference.service import Service
 from locex_inference.serving import Statistics
@@ -135,7 +137,7 @@ class Running:
 
 
 @pytest.fixture
-async def start():
+async def start(tmp_path):
     """Start servers; each ends with the test."""
     ending = []
 
@@ -143,11 +145,12 @@ async def start():
         app = make_app(access or Access(), body_limit)
         registry, controls, memory = Registry(), Controls(), SharedMemory(enabled=True)
         engine = Engine(registry)
-        service = Service(registry, engine)
-        service.started = True
+        loader = Loader(registry, Conditions(folder=tmp_path / "models"))
+        service = Service(registry, engine, ModelRepository(loader))
+        await service.begin()
         app[SERVING], app[CONTROLS], app[MEMORY], app[MODEL_LIMIT] = service, controls, memory, 1 << 20
         app[INFERENCE] = Inference(service, memory, Tracing(controls, on=tracing), AccessLog(log), body_limit)
-        ModelMetrics(service.versions, app[METRICS].registry)
+        ModelMetrics(registry, app[METRICS].registry)
         runner = web.AppRunner(
             app, handle_signals=False, auto_decompress=False, handler_cancellation=True, access_log=None
         )
@@ -172,7 +175,7 @@ async def start():
         running.add("double", double())
         running.add("upper", upper())
         running.add("echo", echo())
-        ending.append(lambda: _close(running))
+        ending.append(lambda: _close(running, loader))
         return running
 
     yield begin
@@ -180,9 +183,11 @@ async def start():
         await end()
 
 
-async def _close(running):
+async def _close(running, loader):
     for inferencer in running.inferencers.values():
         inferencer.gate.set()
+    await running.service.close()
+    await loader.close()
     running.engine.close()
     running.memory.close()
 

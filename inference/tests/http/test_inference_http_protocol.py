@@ -18,7 +18,7 @@ async def test_health_has_a_body(server):
 
 
 async def test_a_server_that_loads_is_alive_and_not_ready(server):
-    server.service.started = False
+    server.service._begun = False
     assert await got(server, "v2/health/live") == (200, {"live": True})
     assert await got(server, "v2/health/ready") == (503, {"ready": False})
 

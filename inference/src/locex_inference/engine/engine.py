@@ -22,8 +22,10 @@ THREADS = 32
 class Engine:
     """Answers requests with the registry's models. Belongs to one event loop."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, *, batching: bool = True) -> None:
+        """``batching`` lets models join requests, as their options and the probe at their loading say."""
         self.registry = registry
+        self._batching = batching
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(min(THREADS, 4 * (os.cpu_count() or 1)), "inference")
 
@@ -72,7 +74,7 @@ class Engine:
         """Return the lane of a version."""
         lane = version.lane
         if lane is None:
-            lane = version.lane = Lane(version, self._loop, self._threads)
+            lane = version.lane = Lane(version, self._loop, self._threads, batching=self._batching)
         assert isinstance(lane, Lane)
         return lane
 

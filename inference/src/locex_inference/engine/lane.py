@@ -27,14 +27,16 @@ MOST_ROWS = 64
 class Lane:
     """Belongs to one version and to the event loop; only `execute` runs elsewhere."""
 
-    def __init__(self, version: ModelVersion, loop: asyncio.AbstractEventLoop, threads: Executor) -> None:
+    def __init__(
+        self, version: ModelVersion, loop: asyncio.AbstractEventLoop, threads: Executor, *, batching: bool = True
+    ) -> None:
         options = version.options
         self.version = version
         self.observed = Observed(version.statistics)
         self.signature = Signature(
             version.inputs, version.outputs, max_rows=options.max_batch_size, finite=options.nan == "refuse"
         )
-        self.batching = version.batching and options.micro_batching != "off" and _joinable(version)
+        self.batching = batching and version.batching and options.micro_batching != "off" and _joinable(version)
         self.loop_rows = _rows_within(version.costs, IN_LOOP) if version.in_process and self.signature.fixed else 0
         self.most_rows = min(options.max_batch_size or MOST_ROWS, MOST_ROWS)
         self.concurrency = options.concurrency or max(1, (os.cpu_count() or 1) // (options.threads or 1))
