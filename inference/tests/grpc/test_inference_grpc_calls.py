@@ -2,6 +2,7 @@
 
 import datetime as dt
 import gzip
+import json
 import threading
 
 import grpc
@@ -18,6 +19,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from locex.errors import InvalidConfiguration
 from locex.web.auth import Tokens
 from locex.web.serve import Tls
+from locex_inference.access_log import AccessLog
 from locex_inference.grpc.server import Limits
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -46,6 +48,16 @@ def slow():
     return request("slow", (1, 1), bytes(4))
 
 
+def occupy(gate, stub):
+    """Send a request to the slow model and return when it runs."""
+    gate.open.clear()
+    while gate.entered.acquire(blocking=False):
+        pass
+    running = stub.ModelInfer.future(slow())
+    assert gate.entered.acquire(timeout=30)
+    return running
+
+
 def until_dropped(service):
     """Wait until only the request that runs is left of the slow model's: a client does not hear when that is."""
     version = service.models.registry.choose("slow")
@@ -63,6 +75,7 @@ def refused(call, *arguments, **options):
     ("sent", "code", "text"),
     [
         (request(model="absent"), StatusCode.NOT_FOUND, "absent"),
+        (request(model="🐍" * 100_000), StatusCode.NOT_FOUND, "🐍"),
         (request(model_version="9"), StatusCode.NOT_FOUND, "9"),
         (request(name="z"), StatusCode.INVALID_ARGUMENT, "'z'"),
         (request(datatype="FP64", raw=bytes(32)), StatusCode.INVALID_ARGUMENT, "FP64"),
@@ -145,9 +158,7 @@ def test_bytes_that_are_no_message_are_an_invalid_argument(channel):
 
 def test_a_deadline_ends_the_wait_and_the_request_does_not_run(service, stub):
     gate = service.models.gate
-    gate.open.clear()
-    running = stub.ModelInfer.future(slow())
-    assert gate.entered.acquire(timeout=30)
+    running = occupy(gate, stub)
     runs = gate.runs
     assert refused(stub.ModelInfer, slow(), timeout=0.05).code() == StatusCode.DEADLINE_EXCEEDED
     late = slow()
@@ -162,9 +173,7 @@ def test_a_deadline_ends_the_wait_and_the_request_does_not_run(service, stub):
 
 def test_a_cancelled_request_does_not_run_and_more_than_may_wait_are_refused(service, stub):
     gate = service.models.gate
-    gate.open.clear()
-    running = stub.ModelInfer.future(slow())
-    assert gate.entered.acquire(timeout=30)
+    running = occupy(gate, stub)
     runs = gate.runs
     waiting = [stub.ModelInfer.future(slow()) for _ in range(3)]
     codes, told = [], threading.Semaphore(0)
@@ -207,6 +216,22 @@ def test_messages_are_bounded_before_and_after_decompression(start_service):
         assert refused(call, bomb, compression=grpc.Compression.Gzip).code() == StatusCode.RESOURCE_EXHAUSTED
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         assert stub.ModelInfer(request()).outputs[0].name == "y"
+
+
+def test_requests_are_written_to_the_access_log_with_their_status(start_service, caplog):
+    caplog.set_level("INFO", "locex.access")
+    with start_service(parts={"access_log": AccessLog(1)}) as found, grpc.insecure_channel(found.address) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        stub.ModelInfer(request())
+        refused(stub.ModelInfer, request(model="absent"))
+        list(stub.ModelStreamInfer(iter([request()])))
+    lines = [json.loads(record.message) for record in caplog.records if record.name == "locex.access"]
+    assert [(line["method"], line["status"], line["model"]) for line in lines] == [
+        ("ModelInfer", "OK", "linear"),
+        ("ModelInfer", "NOT_FOUND", "absent"),
+        ("ModelStreamInfer", "OK", "linear"),
+    ]
+    assert all(line["transport"] == "grpc" and line["remote"].startswith("ipv4:127.0.0.1") for line in lines)
 
 
 def test_tokens_open_what_their_scope_allows(start_service, tmp_path):
@@ -257,9 +282,7 @@ def test_shared_memory_that_is_off_is_refused(start_service):
 
 def test_calls_under_way_end_when_the_server_stops(start_service):
     with start_service() as found, grpc.insecure_channel(found.address) as channel:
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        call = stub.ModelInfer.future(slow())
-        assert found.models.gate.entered.acquire(timeout=30)
+        call = occupy(found.models.gate, service_pb2_grpc.GRPCInferenceServiceStub(channel))
         releasing = threading.Timer(0.05, found.models.gate.open.set)
         releasing.start()
         found.call(found.server.stop(30))

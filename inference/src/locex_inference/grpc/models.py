@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.json_format import ParseDict
 
 from locex.web.routes import Scope
-from locex_inference.errors import InvalidInference
+from locex_inference.errors import InvalidInference, NotReady
 from locex_inference.grpc.calls import Method, unary
 from locex_inference.grpc.infer import parameters_of
 from locex_inference.grpc.messages import message
@@ -55,7 +55,10 @@ class _Models:
         return message("inference.ServerReadyResponse")(ready=self._serving.ready())
 
     def model_ready(self, request: Any) -> Any:
-        ready = self._serving.model_ready(request.name, request.version)
+        try:
+            ready = self._serving.model_ready(request.name, request.version)
+        except NotReady:
+            ready = False
         return message("inference.ModelReadyResponse")(ready=ready)
 
     def server_metadata(self, _: Any) -> Any:
