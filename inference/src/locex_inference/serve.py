@@ -24,7 +24,7 @@ from locex_inference.grpc.server import GrpcServer, Limits, start
 from locex_inference.http.app import make_app
 from locex_inference.http.connections import FastSite
 from locex_inference.http.infer import Inference
-from locex_inference.http.keys import CONTROLS, INFERENCE, MEMORY, MODEL_LIMIT, SERVING
+from locex_inference.http.keys import CONTROLS, INFERENCE, MEMORY, MODEL_LIMIT, REGISTRY, SERVING
 from locex_inference.inferencers.remote import Terms
 from locex_inference.metrics import ModelMetrics
 from locex_inference.models.loading import Conditions, Loader
@@ -76,6 +76,7 @@ def init_app(settings: InferenceSettings) -> web.Application:
 async def _life(app: web.Application) -> AsyncIterator[None]:
     settings, controls, memory = app[SETTINGS], app[CONTROLS], app[MEMORY]
     registry = Registry()
+    app[REGISTRY] = registry
     engine = Engine(registry, batching=settings.micro_batching)
     folder = ModelFolder(settings.models_folder) if settings.models_folder else None
     loader = Loader(registry, conditions_of(settings))

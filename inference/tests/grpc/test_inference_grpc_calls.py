@@ -2,6 +2,7 @@
 
 import datetime as dt
 import gzip
+import json
 import threading
 
 import grpc
@@ -18,6 +19,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from locex.errors import InvalidConfiguration
 from locex.web.auth import Tokens
 from locex.web.serve import Tls
+from locex_inference.access_log import AccessLog
 from locex_inference.grpc.server import Limits
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -73,6 +75,7 @@ def refused(call, *arguments, **options):
     ("sent", "code", "text"),
     [
         (request(model="absent"), StatusCode.NOT_FOUND, "absent"),
+        (request(model="🐍" * 100_000), StatusCode.NOT_FOUND, "🐍"),
         (request(model_version="9"), StatusCode.NOT_FOUND, "9"),
         (request(name="z"), StatusCode.INVALID_ARGUMENT, "'z'"),
         (request(datatype="FP64", raw=bytes(32)), StatusCode.INVALID_ARGUMENT, "FP64"),
@@ -213,6 +216,22 @@ def test_messages_are_bounded_before_and_after_decompression(start_service):
         assert refused(call, bomb, compression=grpc.Compression.Gzip).code() == StatusCode.RESOURCE_EXHAUSTED
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         assert stub.ModelInfer(request()).outputs[0].name == "y"
+
+
+def test_requests_are_written_to_the_access_log_with_their_status(start_service, caplog):
+    caplog.set_level("INFO", "locex.access")
+    with start_service(parts={"access_log": AccessLog(1)}) as found, grpc.insecure_channel(found.address) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        stub.ModelInfer(request())
+        refused(stub.ModelInfer, request(model="absent"))
+        list(stub.ModelStreamInfer(iter([request()])))
+    lines = [json.loads(record.message) for record in caplog.records if record.name == "locex.access"]
+    assert [(line["method"], line["status"], line["model"]) for line in lines] == [
+        ("ModelInfer", "OK", "linear"),
+        ("ModelInfer", "NOT_FOUND", "absent"),
+        ("ModelStreamInfer", "OK", "linear"),
+    ]
+    assert all(line["transport"] == "grpc" and line["remote"].startswith("ipv4:127.0.0.1") for line in lines)
 
 
 def test_tokens_open_what_their_scope_allows(start_service, tmp_path):

@@ -93,7 +93,7 @@ def test_setup_loads_with_the_transformations_and_tells_faults_by_status(older):
     steps = [("scale", {"factor": "0.5", "axes": "[1, 2]", "flag": "True"})]
     assert setup(channel, package="", model_name="linear", transformations=steps).status == 200
     expected = {"preprocessing": [{"id": "scale", "parameters": {"factor": "0.5", "axes": [1, 2], "flag": "True"}}]}
-    assert found.models.configs == [("linear", expected)]
+    assert found.models.loaded == [("linear", expected)]
     assert found.parts.selection.model == "linear"
     for fields, status in (
         ({"model_name": "absent"}, 404),

@@ -42,7 +42,7 @@ def test_metadata_names_server_and_model(client):
     assert server.name == "locex-inference"
     assert {"binary_tensor_data", "classification", "system_shared_memory"} <= set(server.extensions)
     model = client.get_model_metadata("linear")
-    assert (model.name, list(model.versions), model.platform) == ("linear", ["1"], "onnx")
+    assert (model.name, list(model.versions), model.platform) == ("linear", ["1"], "python")
     [x], [y] = model.inputs, model.outputs
     assert (x.name, x.datatype, list(x.shape)) == ("x", "FP32", [-1, 4])
     assert (y.name, y.datatype, list(y.shape)) == ("y", "FP32", [-1, 3])
@@ -50,8 +50,8 @@ def test_metadata_names_server_and_model(client):
 
 def test_configuration_has_the_clients_types(client):
     config = client.get_model_config("linear", as_json=True)["config"]
-    assert config["max_batch_size"] == 8
-    assert config["input"][0]["data_type"] == "TYPE_FP32"
+    assert config["name"] == "linear"
+    assert config["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": ["-1", "4"]}]
 
 
 def test_a_batch_is_answered_as_by_the_model(client, weights):
@@ -152,10 +152,8 @@ def test_cuda_shared_memory_is_refused_cleanly(client):
     client.unregister_cuda_shared_memory()
 
 
-def test_the_repository_is_listed_loaded_and_unloaded(client, onnx_models, weights):
-    client.load_model(
-        "fresh", config=json.dumps({"max_batch_size": 4}), files={"file:2/model.onnx": onnx_models.linear(2)}
-    )
+def test_the_repository_is_listed_loaded_and_unloaded(client, linear_onnx, weights):
+    client.load_model("fresh", config=json.dumps({"max_batch_size": 4}), files={"file:2/model.onnx": linear_onnx(2)})
     entries = {(entry.name, entry.version): entry.state for entry in client.get_model_repository_index().models}
     assert entries["fresh", "2"] == "READY"
     np.testing.assert_allclose(client.infer("fresh", [tensor("x", X)]).as_numpy("y"), 2 * X @ weights, rtol=1e-5)
@@ -163,10 +161,14 @@ def test_the_repository_is_listed_loaded_and_unloaded(client, onnx_models, weigh
     with pytest.raises(InferenceServerException) as caught:
         client.infer("fresh", [tensor("x", X)])
     assert caught.value.status() in {"StatusCode.NOT_FOUND", "StatusCode.UNAVAILABLE"}
-    for content, status in ((b"no model", "INVALID_ARGUMENT"), (None, "NOT_FOUND")):
+    corrupt = {"file:1/model.onnx": b"no model"}
+    for model, files, status in (("corrupt", corrupt, "INVALID_ARGUMENT"), ("absent", {}, "NOT_FOUND")):
         with pytest.raises(InferenceServerException) as caught:
-            client.load_model("other", files={"file:1/model.onnx": content} if content else None, config="{}")
+            client.load_model(model, config="{}", files=files or None)
         assert caught.value.status() == f"StatusCode.{status}"
+    with pytest.raises(InferenceServerException, match="config") as caught:
+        client.load_model("linear", config="[]")
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
 def test_statistics_count_what_was_answered(client):

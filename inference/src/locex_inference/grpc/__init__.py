@@ -1,6 +1,7 @@
-"""The protocol over gRPC: `grpc.aio` on the service's event loop, with descriptors in a pool of their own."""
+"""The protocol, and the older inference services, over gRPC."""
 
 import os
 
-# Read when the library is imported: processes of models are made by exec, so its handlers of fork have no use.
+# The service starts processes by fork and exec only. gRPC's own handlers of forks, made for children that go on to use
+# gRPC, would write a line to stderr for each.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

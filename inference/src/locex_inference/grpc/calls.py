@@ -9,6 +9,7 @@ import asyncio
 from asyncio import AbstractEventLoop, Task
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
@@ -17,7 +18,7 @@ from grpc.aio import AbortError
 from locex.errors import LocexError
 from locex.web.auth import Tokens, require
 from locex.web.routes import Scope
-from locex_inference.grpc.status import Context, code_of, fail, parse
+from locex_inference.grpc.status import Context, code_of, fail, parse, shortened
 
 Unary: TypeAlias = Callable[[bytes, Context], Awaitable[bytes]]
 Stream: TypeAlias = Callable[[AsyncIterator[bytes], Context], Awaitable[None]]
@@ -96,12 +97,19 @@ async def _read(
         async for content in requests:
             task = loop.create_task(_awaited(answer, content))
             started.add(task)
-            task.add_done_callback(started.discard)
+            task.add_done_callback(partial(_settle, started))
             await queue.put(task)
     except Exception:
         await queue.put(None)
         raise
     await queue.put(None)
+
+
+def _settle(started: set[Task[bytes]], task: Task[bytes]) -> None:
+    """Forget a task that is over; its error is told where its reply would have been, or nobody waits for it."""
+    started.discard(task)
+    if not task.cancelled():
+        task.exception()
 
 
 async def _awaited(answer: Callable[[bytes], Awaitable[bytes]], content: bytes) -> bytes:
@@ -151,7 +159,7 @@ def _refusal(error: LocexError, handler: grpc.RpcMethodHandler) -> grpc.RpcMetho
     """Return a method of the same kind that ends every call with the error."""
 
     async def refuse(_: Any, context: Context) -> None:
-        await context.abort(code_of(error), error.message)
+        await context.abort(code_of(error), shortened(error.message))
 
     if handler.request_streaming:
         return grpc.stream_stream_rpc_method_handler(refuse)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 from locex.web.routes import Scope
 from locex_inference.grpc.calls import Method, in_order, raw_stream, raw_unary
@@ -13,11 +13,12 @@ from locex_inference.grpc.infer import Asked, decode, encode, encoded
 from locex_inference.grpc.messages import ModelInferRequest, ModelStreamInferResponse
 from locex_inference.grpc.parts import Parts
 from locex_inference.grpc.status import Context, fail, foreseen, name_of
+from locex_inference.request import InferResponse
 from locex_inference.requested import deadline_of
+from locex_inference.shared_memory import SharedMemory
 from locex_inference.tracing import end
 
-if TYPE_CHECKING:
-    from locex_inference.request import InferResponse
+Form: TypeAlias = Callable[[InferResponse, Asked, SharedMemory], bytes]
 
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
 _STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -39,10 +40,7 @@ class _Inference:
     async def infer(self, content: bytes, context: Context) -> bytes:
         """Answer one request."""
         try:
-            if self._tracing or self._log:
-                return await self._observed(content, context)
-            asked = decode(content, self._memory)
-            return encoded(await self._answer(asked, context), asked, self._memory)
+            return await self._reply(content, context, encoded, _INFER)
         except Exception as error:  # noqa: BLE001 -- every failure ends the call with a status
             await fail(context, error, _INFER)
 
@@ -52,7 +50,7 @@ class _Inference:
 
         async def answer(content: bytes) -> bytes:
             try:
-                return await self._streamed(content, context)
+                return await self._reply(content, context, _streamed, _STREAM)
             except Exception as error:
                 if ending:
                     raise
@@ -60,24 +58,21 @@ class _Inference:
 
         await in_order(requests, context, answer, _STREAM)
 
-    async def _streamed(self, content: bytes, context: Context) -> bytes:
+    async def _reply(self, content: bytes, context: Context, form: Form, path: str) -> bytes:
+        if self._tracing or self._log:
+            return await self._observed(content, context, form, path)
         asked = decode(content, self._memory)
-        message, raw = encode(await self._answer(asked, context), asked, self._memory)
-        if asked.final:
-            message.parameters["triton_final_response"].bool_param = True
-        message.raw_output_contents.extend(bytes(each) for each in raw)
-        serialized: bytes = ModelStreamInferResponse(infer_response=message).SerializeToString()
-        return serialized
+        return form(await self._answer(asked, context), asked, self._memory)
 
-    async def _observed(self, content: bytes, context: Context) -> bytes:
+    async def _observed(self, content: bytes, context: Context, form: Form, path: str) -> bytes:
         """Answer one request, with a span and a line of the access log."""
-        began = perf_counter()
+        began, method = perf_counter(), path.rpartition("/")[2]
         asked, span, failure = None, None, None
         try:
             asked = decode(content, self._memory)
             if self._tracing:
-                span = self._tracing.begin("ModelInfer", asked.request.model, _headers(context))
-            return encoded(await self._answer(asked, context), asked, self._memory)
+                span = self._tracing.begin(method, asked.request.model, _headers(context))
+            return form(await self._answer(asked, context), asked, self._memory)
         except BaseException as error:
             failure = error
             raise
@@ -86,8 +81,8 @@ class _Inference:
             if self._log:
                 self._log.write(
                     transport="grpc",
-                    method="ModelInfer",
-                    path=_INFER,
+                    method=method,
+                    path=path,
                     status=name_of(failure),
                     seconds=perf_counter() - began,
                     remote=context.peer(),
@@ -102,6 +97,16 @@ class _Inference:
             request.deadline = deadline_of(request.parameters, now, None if left is None else now + left)
         response = self._serving.infer_now(request)
         return await self._serving.infer(request) if response is None else response
+
+
+def _streamed(response: InferResponse, asked: Asked, shared_memory: SharedMemory) -> bytes:
+    """Return the bytes of a `ModelStreamInferResponse`; a model gives one response to a request, which is its last."""
+    message, raw = encode(response, asked, shared_memory)
+    if asked.final:
+        message.parameters["triton_final_response"].bool_param = True
+    message.raw_output_contents.extend(bytes(each) for each in raw)
+    serialized: bytes = ModelStreamInferResponse(infer_response=message).SerializeToString()
+    return serialized
 
 
 def _headers(context: Context) -> dict[str, str]:

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 Context: TypeAlias = ServicerContext[Any, Any]
 
+_LONGEST = 600
 _OF_HTTP = {
     400: StatusCode.INVALID_ARGUMENT,
     401: StatusCode.UNAUTHENTICATED,
@@ -73,8 +74,13 @@ def foreseen(error: Exception, what: str) -> LocexError:
     return InferenceError("the service failed on this request", remedy=f"look for {identifier} in the service's log")
 
 
+def shortened(text: str) -> str:
+    """Return a text that fits into trailing metadata, of which gRPC takes 8 KiB, when every character is escaped."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
 async def fail(context: Context, error: Exception, what: str) -> NoReturn:
     """End a call with the status that an error has."""
     known = foreseen(error, what)
-    await context.abort(code_of(known), known.message)
+    await context.abort(code_of(known), shortened(known.message))
     raise known  # gRPC's `abort` has raised already

@@ -1,4 +1,8 @@
-"""Routes of the system shared memory extension, and the clean refusal of CUDA's."""
+"""Routes of the system shared memory extension, and the clean refusal of CUDA's.
+
+To register asks for the scope admin: the service opens the object with its own rights, so whoever may register could
+read and write every object of the service's user.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,7 @@ async def get_status(request: web.Request, region: str = "") -> web.Response:
 @routes.post(
     "/v2/systemsharedmemory/region/{region}/register",
     tag=TAG,
-    scope=Scope.RUN,
+    scope=Scope.ADMIN,
     parameters=_NAMES,
     consumes=_BODY,
     response=dict[str, Any],
@@ -43,11 +47,11 @@ async def post_register(request: web.Request, region: str) -> web.Response:
     return json({})
 
 
-@routes.post("/v2/systemsharedmemory/unregister", tag=TAG, scope=Scope.RUN, consumes=_BODY, response=dict[str, Any])
+@routes.post("/v2/systemsharedmemory/unregister", tag=TAG, scope=Scope.ADMIN, consumes=_BODY, response=dict[str, Any])
 @routes.post(
     "/v2/systemsharedmemory/region/{region}/unregister",
     tag=TAG,
-    scope=Scope.RUN,
+    scope=Scope.ADMIN,
     parameters=_NAMES,
     consumes=_BODY,
     response=dict[str, Any],
@@ -70,7 +74,7 @@ async def get_cuda_status(request: web.Request, region: str = "") -> web.Respons
 @routes.post(
     "/v2/cudasharedmemory/region/{region}/register",
     tag=TAG,
-    scope=Scope.RUN,
+    scope=Scope.ADMIN,
     parameters=_NAMES,
     consumes=_BODY,
     response=dict[str, Any],
@@ -80,11 +84,11 @@ async def post_cuda(request: web.Request, region: str) -> web.Response:  # noqa:
     raise refuse_cuda()
 
 
-@routes.post("/v2/cudasharedmemory/unregister", tag=TAG, scope=Scope.RUN, consumes=_BODY, response=dict[str, Any])
+@routes.post("/v2/cudasharedmemory/unregister", tag=TAG, scope=Scope.ADMIN, consumes=_BODY, response=dict[str, Any])
 @routes.post(
     "/v2/cudasharedmemory/region/{region}/unregister",
     tag=TAG,
-    scope=Scope.RUN,
+    scope=Scope.ADMIN,
     parameters=_NAMES,
     consumes=_BODY,
     response=dict[str, Any],
