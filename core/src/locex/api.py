@@ -12,6 +12,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
+from locex.errors import InvalidModel
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -475,6 +477,10 @@ class OpaqueAggregation(Aggregation, Protocol):
 # --- inference --------------------------------------------------------------------------------------------------------
 
 
+def _no_architecture(name: str, _fields: Mapping[str, Any], _seed: int | None) -> Any:
+    raise InvalidModel(f"the architecture {name!r} cannot be made here", remedy="export the model as a whole")
+
+
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
     """A tensor that a model takes or gives.
@@ -493,12 +499,19 @@ class InferencerContext:
     """All that an inferencer needs to load one version of a model.
 
     ``threads`` is how many it may use for one call. ``allow_programs`` says whether the site takes artefacts that are
-    programs (`locex.artefacts.programs`).
+    programs (`locex.artefacts.programs`). ``architecture(name, fields, seed)`` makes a model by the name of an
+    installed architecture, of the library that the artefact's manifest names. ``warn`` puts a sentence into the log.
     """
 
     artefact: ModelArtefact
     threads: int
     allow_programs: bool = True
+    architecture: Callable[[str, Mapping[str, Any], int | None], Any] = _no_architecture
+    warn: Callable[[str], None] = lambda _: None
+
+
+LoadContext: TypeAlias = "BuildContext | InferencerContext"
+"""What the loading of an artefact may ask: ``artefact``, ``architecture``, ``allow_programs`` and ``warn``."""
 
 
 class Inferencer(Protocol):

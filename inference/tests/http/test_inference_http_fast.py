@@ -155,7 +155,7 @@ async def test_a_caller_that_goes_is_not_answered_and_its_request_does_not_run(f
 
 async def test_large_bodies_go_through_aiohttp(start):
     server = await start("fast", body_limit=64 << 20)
-    rows = 500_000
+    rows = 1_500_000
     content = {"name": "x", "datatype": "FP32", "shape": [rows, 3], "parameters": {"binary_data_size": 12 * rows}}
     head = json.dumps({"inputs": [content], "outputs": [{"name": "total", "parameters": {"binary_data": True}}]})
     field = f"Inference-Header-Content-Length: {len(head)}"

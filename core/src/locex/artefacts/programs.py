@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from locex.api import BuildContext, InferencerContext
+from locex.api import LoadContext
 from locex.errors import InvalidModel
 
 
-def require_programs(context: BuildContext | InferencerContext, kind: str, instead: str) -> None:
+def require_programs(context: LoadContext, kind: str, instead: str) -> None:
     """Raise `InvalidModel` (``program-refused``) where this site takes no programs; call it before one is loaded.
 
     ``kind`` names the format, ``instead`` what builder or inferencer take that is none.

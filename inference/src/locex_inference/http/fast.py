@@ -21,11 +21,8 @@ from locex_inference.http.infer import Arrival, Reply
 if TYPE_CHECKING:
     from locex_inference.http.connections import Connections
 
-FAST_BODY = 4 << 20
+FAST_BODY = 16 << 20
 """Bytes: larger bodies are aiohttp's."""
-
-FAST_JSON = 256 << 10
-"""Bytes: so much JSON takes a while to read; aiohttp's handler leaves the loop for it."""
 
 _HELD = 1 << 18
 """Bytes that wait behind a request that is not answered yet, before the client is made to wait."""
@@ -160,8 +157,7 @@ class FastProtocol(asyncio.Protocol):
 
     def _fits(self, head: Head) -> bool:
         assert head.length is not None
-        binary = "inference-header-content-length" in head.headers
-        return head.length <= min(FAST_BODY if binary else FAST_JSON, self._all.inference.body_limit)
+        return head.length <= min(FAST_BODY, self._all.inference.body_limit)
 
     def _go_on(self) -> None:
         if self._held and not self._busy and not self._blocked and self._held_bytes >= self._missing:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from locex.api import Inferencer, InferencerContext, TensorInfo
+from locex.artefacts.formats import format_of
 from locex.errors import InvalidModel, LocexError
 from locex.plugins.catalog import Catalog
 from locex.plugins.host import Host
@@ -19,6 +21,8 @@ from locex_inference.inferencers.question import Question
 from locex_inference.models.version import Pipeline
 from locex_inference.pipelines.making import Maker
 from locex_inference.tensors import DTYPES
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from locex.api import Array
@@ -85,8 +89,8 @@ def load(question: Question, catalog: Catalog, among: Collection[str] | None = N
     if chosen is None:
         raise InvalidModel("the artefact is of no inferencer that may run here", remedy="let it have its own process")
     configured = host.configure(chosen, question.options.fields, at="/fields")
-    context = InferencerContext(question.model_artefact(), question.threads, question.allow_programs)
     try:
+        context = _context(question, host, catalog)
         inferencer = host.inferencer(configured, context)
         _check_tensors(inferencer)
         made = Maker(host, catalog, question.options, question.pipeline).pipelines(
@@ -108,6 +112,23 @@ def load(question: Question, catalog: Catalog, among: Collection[str] | None = N
         outputs=made.outputs,
         preprocess=made.before,
         postprocess=made.after,
+    )
+
+
+def _context(question: Question, host: Host, catalog: Catalog) -> InferencerContext:
+    with question.artefact.open("rb") as file:
+        library = (format_of(file) or "").partition("/")[2]
+
+    def architecture(name: str, fields: Mapping[str, Any], seed: int | None) -> Any:
+        loaded = host.load(catalog.find("architecture", name, library=library))
+        return host.architecture(host.configure(loaded, fields), seed or 0)
+
+    return InferencerContext(
+        artefact=question.model_artefact(),
+        threads=question.threads,
+        allow_programs=question.allow_programs,
+        architecture=architecture,
+        warn=lambda text: log.warning("%s version %s: %s", question.name, question.version, text),
     )
 
 
