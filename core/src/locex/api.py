@@ -12,6 +12,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
+from locex.errors import InvalidModel
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -117,6 +119,32 @@ class FittedTransform(Transform, Protocol):
 
     def fit(self, train: Dataset) -> None:
         """Learn from training data, which may be memory-mapped and larger than memory; called once."""
+
+
+@runtime_checkable
+class SavedTransform(FittedTransform, Protocol):
+    """A step whose knowledge can be kept with the model, so that serving transforms as the training did.
+
+    Steps that learn, and do not implement it, are fitted anew in every training and cannot be served.
+    """
+
+    def state(self) -> dict[str, Array]:
+        """Return what was learnt as arrays of numbers by name; called after `fit`."""
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Take up what `state` returned, instead of `fit`; raise `ValueError` where it is not of this step."""
+
+
+@runtime_checkable
+class SharingTransform(Transform, Protocol):
+    """A step that shares values with others while a model is served: the size of an image before it was resized, say.
+
+    ``values`` belong to one request. Steps before and after the model are given the same dictionary. In trainings
+    `transform_data` is called instead.
+    """
+
+    def transform_request(self, data: Dataset, values: dict[str, Any]) -> Dataset:
+        """Return the data of one request transformed; read and write ``values`` under names of the step's own."""
 
 
 @runtime_checkable
@@ -533,6 +561,10 @@ class PlainMean(Aggregation, Protocol):
 # --- inference --------------------------------------------------------------------------------------------------------
 
 
+def _no_architecture(name: str, _fields: Mapping[str, Any], _seed: int | None) -> Any:
+    raise InvalidModel(f"the architecture {name!r} cannot be made here", remedy="export the model as a whole")
+
+
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
     """A tensor that a model takes or gives.
@@ -551,12 +583,19 @@ class InferencerContext:
     """All that an inferencer needs to load one version of a model.
 
     ``threads`` is how many it may use for one call. ``allow_programs`` says whether the site takes artefacts that are
-    programs (`locex.artefacts.programs`).
+    programs (`locex.artefacts.programs`). ``architecture(name, fields, seed)`` makes a model by the name of an
+    installed architecture, of the library that the artefact's manifest names. ``warn`` puts a sentence into the log.
     """
 
     artefact: ModelArtefact
     threads: int
     allow_programs: bool = True
+    architecture: Callable[[str, Mapping[str, Any], int | None], Any] = _no_architecture
+    warn: Callable[[str], None] = lambda _: None
+
+
+LoadContext: TypeAlias = "BuildContext | InferencerContext"
+"""What the loading of an artefact may ask: ``artefact``, ``architecture``, ``allow_programs`` and ``warn``."""
 
 
 class Inferencer(Protocol):
