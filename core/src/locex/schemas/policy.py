@@ -17,7 +17,7 @@ class Requirement(Configuration):
     mechanism: str = Field(description="A name of the group locex.privacy.")
     at_most: dict[str, float] = Field(
         default_factory=dict,
-        description='Largest values of its fields: {"max_epsilon": 8}; a switch that is off is 0. An absent field is too large.',
+        description='Largest values of its fields: {"max_epsilon": 8}; switches are 0 or 1. Absent is too large.',
     )
     at_least: dict[str, float] = Field(
         default_factory=dict, description="Smallest values of its fields. An absent field is too small."
