@@ -7,6 +7,7 @@ import struct
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from locex_privacy.accountant import epsilon, gaussian_event
 
@@ -147,6 +148,27 @@ def test_compressed_updates_train_as_well_as_whole_ones(three, federation):
     assert [one["failures"] for one in seen["history"]] == [{}] * 4
     assert seen["history"][-1]["examples"] == sum(len(np.load(node.data / "y_train.npy")) for node in three.nodes)
     assert all("a stock Flower server fails" in " ".join(answer["warnings"]) for answer in answers)
+
+
+@pytest.mark.slow
+def test_what_compression_holds_back_outlives_a_killed_worker(house):
+    mechanism = {"compression": {"method": "topk", "keep": 0.05}}
+    first, second = house.nodes
+    house.collect(3, **{"privacy-mechanisms": mechanism})
+    for node in house.nodes:
+        node.post(house.id, house.job(epochs=100, **{"privacy-mechanisms": mechanism}))
+    worker = first.suspended(house.id, 2)
+    run = first.record(house.id)["run_id"]
+    (path,) = (first.folder / "state" / "runs" / run / "checkpoint").glob("*/progress.safetensors")
+    (residual,) = load_file(path).values()
+    assert np.count_nonzero(residual) > 0.9 * residual.size
+    worker.kill()
+
+    record = first.finished(house.id)
+
+    assert (record["resumes"], len(record["history"])) == (1, 3)
+    assert second.finished(house.id)["resumes"] == 0
+    assert [len(one["participants"]) for one in house.collector.finished(house.id)["history"]] == [2, 2, 2]
 
 
 @pytest.mark.slow
