@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import struct
+from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from locex.api import Contribution
 from locex_privacy.accountant import epsilon, gaussian_event
 
 NOISE = 0.02  # so little that the few nodes of a test learn something; ε says what that is worth
@@ -125,6 +127,29 @@ def driven(house, stock_server, strategy, rounds, mechanisms):
     house.nodes[0].reach(house.id, lambda _: out.exists())
     assert all(set(record["history"][-1]["epsilon"]) == {HONEST} for record in records)
     return np.load(out)["seen"]
+
+
+@pytest.mark.parametrize("server_side", [True, False])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_flowers_own_client_understands_our_collectors_half(server_side):
+    """In this process: the mechanism's half as it is installed, and Flower's client around one that moves by 100."""
+    from flwr.client import NumPyClient
+    from flwr.compat.client.dpfedavg_numpy_client import DPFedAvgNumPyClient
+
+    class Moving(NumPyClient):
+        def fit(self, parameters, config):
+            return [tensor + 100 for tensor in parameters], 1, {}
+
+    half = next(iter(entry_points(group="locex.aggregation", name="dp-adaptive"))).load()()
+    config = half.locex_config_model().model_validate(ADAPTIVE | {"server_side_noising": server_side})
+    aggregation = half.locex_create_aggregation(config)
+
+    parameters, examples, metrics = DPFedAvgNumPyClient(Moving()).fit([np.zeros(4)], aggregation.configure(1))
+    aggregation.aggregate(1, [np.zeros(4)], [Contribution(parameters, examples, metrics)])
+
+    length = np.linalg.norm(parameters[0])
+    assert length == pytest.approx(0.5, abs=1e-9 if server_side else 0.1)  # noise of 0.01 a coordinate
+    assert aggregation.configure(2)["dpfedavg_clip_norm"] != 0.5
 
 
 def test_senseless_mechanisms_are_refused_at_the_post(house):
