@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import (
@@ -181,6 +182,12 @@ class JobConfiguration(Configuration):
         if value is not None and any(size <= 0 for size in value):
             raise ValueError("sizes must be positive")
         return value
+
+
+def chosen_training(trainings: Sequence[TrainConfig], config: Mapping[str, Any]) -> TrainConfig:
+    """Return the entry that a server's fit configuration chooses by ``config_id``, else the first."""
+    chosen = config.get("config_id")
+    return next((entry for entry in trainings if entry.config_id == chosen), trainings[0])
 
 
 def parse_job(content: dict[str, Any]) -> tuple[JobConfiguration, list[str]]:

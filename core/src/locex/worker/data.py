@@ -31,6 +31,8 @@ class Prepared:
 
     data: LocalData
     trail: Trail
+    learned: tuple[str, ...] = ()
+    """Steps of the training pipeline that learned from the training data."""
 
 
 def source_of(plan: Plan, site: SiteSettings) -> DataSource:
@@ -71,6 +73,7 @@ def prepare(plan: Plan, site: SiteSettings, surroundings: Surroundings) -> Prepa
     train_steps, test_steps = chains_of(plan)
     require([*train_steps, *test_steps], site.preprocessed_folder or site.data_folder, surroundings.models)
     declared = declared_by(source, plan.plugins["data"])
+    learned = tuple(step.label for step in train_steps if step.learns)
     trail, test_trail = walk(declared, train_steps), walk(declared, test_steps)
     if trail[-1][1] != test_trail[-1][1]:
         raise mismatch(DIFFERENT_ENDS, [*trail, *test_trail])
@@ -83,7 +86,7 @@ def prepare(plan: Plan, site: SiteSettings, surroundings: Surroundings) -> Prepa
     except FormatMismatch as error:
         raise mismatch(error.message, trail if trail == test_trail else [*trail, *test_trail]) from error
     end = train.between(train.fixed)
-    return Prepared(LocalData(*ready, trail[-1][1], augmentation(end.steps, end.forms)), trail)
+    return Prepared(LocalData(*ready, trail[-1][1], augmentation(end.steps, end.forms)), trail, learned)
 
 
 def verify(plan: Plan, site: SiteSettings, prepared: Prepared, signature: ModelSignature) -> None:

@@ -23,7 +23,7 @@ from locex.api import (
 )
 from locex.errors import BadParameters, LocexError
 from locex.jobs.messages import RoundFinished, StateChanged, Warned
-from locex.schemas.job import JobConfiguration, TrainConfig
+from locex.schemas.job import JobConfiguration, TrainConfig, chosen_training
 from locex.schemas.record import JobState, RoundRecord
 from locex.worker.checkpoint import Checkpoint
 from locex.worker.gate import admit, require_sound
@@ -231,9 +231,7 @@ class NodeParticipant:
         return replace(update, metrics=update.metrics | {"client_type_id": client}) if client else update
 
     def _train_config(self, config: Mapping[str, Scalar]) -> TrainConfig:
-        """Return the entry that the fit configuration chooses by ``config_id``, else the first."""
-        chosen = config.get("config_id")
-        return next((entry for entry in self._job.config if entry.config_id == chosen), self._job.config[0])
+        return chosen_training(self._job.config, config)
 
     def _finish_round(self) -> None:
         self._record.epsilon = dict(self._epsilon)

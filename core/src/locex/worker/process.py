@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from locex.api import FederationContext, ModelArtefact, PrivacyContext, Stopped, TrainingSession
@@ -82,7 +83,7 @@ def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
         raise mismatch(error.message, prepared.trail) from error
     data.verify(plan, site, prepared, session.signature)
 
-    participant = _participant(plan, session, folder, inbox, site)
+    participant = _participant(plan, session, folder, inbox, site, prepared.learned)
     if begin.resume and not participant.resume():
         inbox.warn("no checkpoint was found: optimizer and scheduler begin anew")
     _federate(plan, participant, folder, site)
@@ -129,7 +130,7 @@ def _catalog() -> Catalog:
 
 
 def _participant(
-    plan: Plan, session: TrainingSession, folder: Path, inbox: Inbox, site: SiteSettings
+    plan: Plan, session: TrainingSession, folder: Path, inbox: Inbox, site: SiteSettings, learned: Sequence[str]
 ) -> NodeParticipant:
     def ask(message: object) -> LedgerAnswer:
         inbox.send(message)  # type: ignore[arg-type]
@@ -139,6 +140,9 @@ def _participant(
         dataset=site.dataset,
         ledger=lambda unit: ServiceLedger(site.dataset, unit, ask),
         epsilon_spent=lambda unit, epsilon: participant.epsilon_spent(unit, epsilon),  # noqa: PLW0108 -- made below
+        trainings=plan.job.config,
+        rounds=plan.job.num_rounds,
+        learned=learned,
     )
     mechanisms = [plan.host.privacy(plugin, context) for plugin in plan.in_order("privacy")]
     for mechanism in sorted(mechanisms, key=lambda one: one.stage):
