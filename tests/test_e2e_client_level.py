@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import struct
+from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
+from locex.api import Contribution
 from locex_privacy.accountant import epsilon, gaussian_event
 
 NOISE = 0.02  # so little that the few nodes of a test learn something; ε says what that is worth
@@ -126,6 +129,29 @@ def driven(house, stock_server, strategy, rounds, mechanisms):
     return np.load(out)["seen"]
 
 
+@pytest.mark.parametrize("server_side", [True, False])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_flowers_own_client_understands_our_collectors_half(server_side):
+    """In this process: the mechanism's half as it is installed, and Flower's client around one that moves by 100."""
+    from flwr.client import NumPyClient
+    from flwr.compat.client.dpfedavg_numpy_client import DPFedAvgNumPyClient
+
+    class Moving(NumPyClient):
+        def fit(self, parameters, config):
+            return [tensor + 100 for tensor in parameters], 1, {}
+
+    half = next(iter(entry_points(group="locex.aggregation", name="dp-adaptive"))).load()()
+    config = half.locex_config_model().model_validate(ADAPTIVE | {"server_side_noising": server_side})
+    aggregation = half.locex_create_aggregation(config)
+
+    parameters, examples, metrics = DPFedAvgNumPyClient(Moving()).fit([np.zeros(4)], aggregation.configure(1))
+    aggregation.aggregate(1, [np.zeros(4)], [Contribution(parameters, examples, metrics)])
+
+    length = np.linalg.norm(parameters[0])
+    assert length == pytest.approx(0.5, abs=1e-9 if server_side else 0.1)  # noise of 0.01 a coordinate
+    assert aggregation.configure(2)["dpfedavg_clip_norm"] != 0.5
+
+
 def test_senseless_mechanisms_are_refused_at_the_post(house):
     both = {"dp-fixed": {"clip_norm": 1, "noise_multiplier": 1}, "dp-adaptive": {"num_sampled_clients": 40}}
 
@@ -147,6 +173,27 @@ def test_compressed_updates_train_as_well_as_whole_ones(three, federation):
     assert [one["failures"] for one in seen["history"]] == [{}] * 4
     assert seen["history"][-1]["examples"] == sum(len(np.load(node.data / "y_train.npy")) for node in three.nodes)
     assert all("a stock Flower server fails" in " ".join(answer["warnings"]) for answer in answers)
+
+
+@pytest.mark.slow
+def test_what_compression_holds_back_outlives_a_killed_worker(house):
+    mechanism = {"compression": {"method": "topk", "keep": 0.05}}
+    first, second = house.nodes
+    house.collect(3, **{"privacy-mechanisms": mechanism})
+    for node in house.nodes:
+        node.post(house.id, house.job(epochs=100, **{"privacy-mechanisms": mechanism}))
+    worker = first.suspended(house.id, 2)
+    run = first.record(house.id)["run_id"]
+    (path,) = (first.folder / "state" / "runs" / run / "checkpoint").glob("*/progress.safetensors")
+    (residual,) = load_file(path).values()
+    assert np.count_nonzero(residual) > 0.9 * residual.size
+    worker.kill()
+
+    record = first.finished(house.id)
+
+    assert (record["resumes"], len(record["history"])) == (1, 3)
+    assert second.finished(house.id)["resumes"] == 0
+    assert [len(one["participants"]) for one in house.collector.finished(house.id)["history"]] == [2, 2, 2]
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from locex.errors import PolicyRefused
+from locex.schemas.policy import Requirement
 
 
 @pytest.fixture
@@ -88,6 +89,15 @@ async def test_a_job_that_keeps_the_rules_is_taken(open_node, policy, rules, cha
     async with open_node(policy_file=policy(rules)) as node:
         await node.submit(**changes)
         assert (await node.end()).state == "FINISHED"
+
+
+@pytest.mark.parametrize(("given", "short"), [(False, ""), (True, "server_side_noising is True, at most 0 is asked")])
+def test_a_switch_can_be_demanded_off(given, short):
+    demanded = Requirement(mechanism="dp-fixed", at_most={"max_epsilon": 8, "server_side_noising": 0})
+
+    shortfall = demanded.shortfall({"max_epsilon": 2, "server_side_noising": given})
+
+    assert shortfall == (f"dp-fixed.{short}" if short else "")
 
 
 async def test_a_missing_policy_lets_no_job_in(open_node, tmp_path):

@@ -40,7 +40,10 @@ class Site:
         np.save(self.folder / "data" / "x.npy", x)
         np.save(self.folder / "data" / "y.npy", np.arange(len(x)) % 3)
 
-    def prepare(self, train, test=None, *, should_stop=lambda: False, seed=None, **settings):
+    def prepare(self, train, test=None, **settings):
+        return self.prepared(train, test, **settings).data
+
+    def prepared(self, train, test=None, *, should_stop=lambda: False, seed=None, **settings):
         transformations = {"train": train, "test": train if test is None else test}
         job, _ = parse_job(JOB | {"transformations": transformations, "seed": seed})
         site = SiteSettings(data_folder=self.folder / "data", **{"preprocessed_folder": self.cache} | settings)
@@ -48,7 +51,7 @@ class Site:
         catalog = read_catalog(folders=[self._plugins])
         plan = make_plan(job, "tiny", catalog, site, kinds=("data", "transform"))
         around = Surroundings(self.folder / "run", {}, should_stop, self.warnings.append)
-        return prepare(plan, site, around).data
+        return prepare(plan, site, around)
 
     def noted(self, name):
         path = self.folder / name
@@ -78,6 +81,14 @@ def test_test_data_are_transformed_with_what_was_learned_from_training_data(site
     assert site.noted("FITS") == ["80 319.0"]  # once, on the training split as it is after the first step
     assert data.train.x.mean() == pytest.approx(0, abs=1e-3)
     assert data.test.x.mean() == pytest.approx(2 * 359.5 - 319, abs=1e-3)
+
+
+def test_steps_that_learned_from_training_data_are_told_from_the_cache_too(site):
+    for _ in range(2):
+        assert site.prepared([step("scale", factor=2), step("centre")], [step("scale")] * 2).learned == (
+            "step 2 (centre)",
+        )
+    assert site.prepared([step("scale")], [step("centre")]).learned == ()
 
 
 def test_a_step_with_other_parameters_learns_for_itself_from_training_data(site):

@@ -178,6 +178,14 @@ def test_the_halves_are_not_taken_for_each_other(made, monkeypatch):
         reviewed()
 
 
+def test_the_parameters_of_a_secret_cannot_be_changed(made):
+    path = made / "fed.secret"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"parameters": content["parameters"] | {"scale_bits": 25}}))
+    with pytest.raises(PrivacyRefused, match=f"is damaged: it is not {content['key_id']}"):
+        reviewed()
+
+
 def test_without_a_key_there_is_none(monkeypatch):
     monkeypatch.delenv("HM_SECRET_FILE", raising=False)
     monkeypatch.setenv("HM_PUBLIC_FILE", "")

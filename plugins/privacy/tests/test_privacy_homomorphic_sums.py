@@ -221,8 +221,10 @@ def broken(part, change):
         (lambda arrays: [], "not encrypted"),
         (lambda arrays: [np.zeros((60, 50), np.float32)], "not encrypted"),
         (lambda arrays: [arrays[0][:40], *arrays[1:]], "header of its ciphertexts cannot be read"),
-        (lambda arrays: arrays[:1], "0 ciphertexts, not 2"),
-        (lambda arrays: [*arrays, arrays[1]], "4 ciphertexts, not 2"),
+        (lambda arrays: [np.array(7, np.uint8), *arrays[1:]], "not encrypted"),
+        (lambda arrays: arrays[:1], "blocks have [] ciphertexts, not [2]"),
+        (lambda arrays: [*arrays, arrays[1]], "blocks have [2, 2] ciphertexts, not [2]"),
+        (lambda arrays: [arrays[0], *np.split(arrays[1], [len(arrays[1]) // 2])], "torn"),
         (lambda arrays: [arrays[0], arrays[1][:-1]], "torn"),
         (lambda arrays: [arrays[0], arrays[1][:3]], "torn"),
         (lambda arrays: [arrays[0], arrays[1].astype(np.float32)], "no array of bytes"),
@@ -233,6 +235,23 @@ def test_contributions_that_cannot_be_added_are_told_apart(change, fault):
     aggregation = half("aggregation")
     part = sent(node(), drawn(1), 5, told(aggregation, 1))
     assert fault in aggregation.fault_of(broken(part, change), list(MODEL.values()))
+
+
+def test_ciphertexts_of_another_scale_cost_their_node_only(key_folder):
+    import tenseal
+
+    from locex_privacy.homomorphic.keys import read_key
+
+    context = tenseal.context_from(read_key(key_folder / "fed.secret", "HM_SECRET_FILE").content)
+    aggregation = half("aggregation")
+    part = sent(node(), drawn(1), 5, told(aggregation, 1))
+    for vector, fault in (
+        (tenseal.ckks_vector(context, np.ones(2048), scale=2**20), "another scale"),
+        (tenseal.ckks_vector(context, np.ones(2047)), "holds 2047 values, not 2048"),
+    ):
+        content = vector.serialize()
+        block = np.frombuffer(2 * (len(content).to_bytes(4, "little") + content), np.uint8)
+        assert fault in aggregation.fault_of(Contribution([part.parameters[0], block], 5, {}), list(MODEL.values()))
 
 
 def test_contributions_must_be_of_the_model_and_of_one_layout():

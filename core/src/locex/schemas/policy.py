@@ -17,7 +17,7 @@ class Requirement(Configuration):
     mechanism: str = Field(description="A name of the group locex.privacy.")
     at_most: dict[str, float] = Field(
         default_factory=dict,
-        description='Largest values of its fields: {"max_epsilon": 8}. An absent field is too large.',
+        description='Largest values of its fields: {"max_epsilon": 8}; switches are 0 or 1. Absent is too large.',
     )
     at_least: dict[str, float] = Field(
         default_factory=dict, description="Smallest values of its fields. An absent field is too small."
@@ -72,6 +72,6 @@ class Policy(Configuration):
 
 
 def _within(value: Any, bound: float, *, largest: bool) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not isinstance(value, int | float):  # a switch counts as 0 or 1
         return False
     return value <= bound if largest else value >= bound

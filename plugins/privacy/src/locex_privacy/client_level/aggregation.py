@@ -30,8 +30,12 @@ class UnweightedMean:
         contributions: Sequence[Contribution],
     ) -> list[Array]:
         """Return the mean of every float tensor, summed in float64; other tensors stay as they are."""
-        means = mean_of(current, [one.parameters for one in contributions])
-        return [mean.astype(tensor.dtype) for mean, tensor in zip(means, current, strict=True)]
+        return [
+            _mean([one.parameters[position] for one in contributions]).astype(tensor.dtype)
+            if is_float(tensor)
+            else tensor
+            for position, tensor in enumerate(current)
+        ]
 
     def state(self) -> dict[str, Any]:
         """Return nothing."""
@@ -76,28 +80,23 @@ class NoisyMean(UnweightedMean):
         contributions: Sequence[Contribution],
     ) -> list[Array]:
         """Return current + mean of clipped updates + noise, in float64; other tensors stay as they are."""
-        clipped = [self._clipped(one.parameters, current) for one in contributions]
-        stddev = self._update_multiplier * self._clip_norm / len(contributions)
+        factors = [self._factor(one.parameters, current) for one in contributions]
         return [
-            tensor + self._normal(tensor.size).reshape(tensor.shape) * stddev if is_float(tensor) else tensor
-            for tensor in mean_of(current, clipped)
+            self._moved(tensor, [one.parameters[position] for one in contributions], factors)
+            if is_float(tensor)
+            else tensor
+            for position, tensor in enumerate(current)
         ]
 
-    def _clipped(self, parameters: Sequence[Array], current: Sequence[Array]) -> list[Array]:
+    def _factor(self, parameters: Sequence[Array], current: Sequence[Array]) -> float:
         norm = norm_of(zip(parameters, current, strict=True))
-        factor = clip_factor(norm, self._clip_norm) if math.isfinite(norm) else 0.0
-        return [
-            known + factor * difference(sent, known) if is_float(known) else known
-            for sent, known in zip(parameters, current, strict=True)
-        ]
+        return clip_factor(norm, self._clip_norm) if math.isfinite(norm) else 0.0
 
-
-def mean_of(current: Sequence[Array], parameters: Sequence[Sequence[Array]]) -> list[Array]:
-    """Return the mean of every float tensor, in float64; other tensors as they are in ``current``."""
-    return [
-        _mean([one[position] for one in parameters]) if is_float(tensor) else tensor
-        for position, tensor in enumerate(current)
-    ]
+    def _moved(self, known: Array, sent: Sequence[Array], factors: Sequence[float]) -> Array:
+        total = self._normal(known.size).reshape(known.shape) * (self._update_multiplier * self._clip_norm)
+        for tensor, factor in zip(sent, factors, strict=True):
+            total += factor * difference(tensor, known)
+        return known + total / len(sent)
 
 
 def _mean(tensors: Sequence[Array]) -> Array:

@@ -80,13 +80,18 @@ class EncryptedSum:
             raise ValueError(f"it is encrypted with key {header.key}, the federation's is {self._key.key_id}")
         if header.values != (known := self._values(current)):
             raise ValueError(f"it has {header.values} values, the model has {known}")
-        found = 0
-        for block in contribution.parameters[1:]:
-            for ciphertext in ciphertexts_of(block):
-                self._adder.check(ciphertext)
-                found += 1
-        if found != (due := header.ciphertexts(self._key.parameters.slots)):
-            raise ValueError(f"it has {found} ciphertexts, not {due}")
+        # Blocks are added one by one: each must hold as many ciphertexts as that of every other node.
+        due = header.blocks(self._key.parameters.slots)
+        found = [self._counted(block) for block in contribution.parameters[1:]]
+        if found != due:
+            raise ValueError(f"its blocks have {found} ciphertexts, not {due}")
+
+    def _counted(self, block: Array) -> int:
+        count = 0
+        for ciphertext in ciphertexts_of(block):
+            self._adder.check(ciphertext)
+            count += 1
+        return count
 
     def _values(self, current: list[Array]) -> int:
         return header_of(current).values if is_encrypted(current) else size_of(current)

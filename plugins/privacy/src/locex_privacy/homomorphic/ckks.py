@@ -8,7 +8,7 @@ Only TenSEAL's own serialisation is used.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import tenseal as ts
@@ -49,6 +49,7 @@ class Adder:
         """Load a context; a collector's must hold no secret key."""
         self._context = ts.context_from(context)
         self._slots = parameters.slots
+        self._form = (1, 2.0**parameters.scale_bits, 2, len(parameters.coeff_mod_bit_sizes) - 1)
 
     @property
     def holds_secret(self) -> bool:
@@ -56,7 +57,7 @@ class Adder:
         return bool(self._context.has_secret_key())
 
     def check(self, ciphertext: bytes) -> None:
-        """Raise `ValueError` for what is no ciphertext of a full vector under these parameters."""
+        """Raise `ValueError` for what is no ciphertext of a full vector under these parameters, fit to be added."""
         self._read(ciphertext)
 
     def add(self, ciphertexts: Sequence[bytes]) -> bytes:
@@ -69,11 +70,14 @@ class Adder:
     def _read(self, ciphertext: bytes) -> ts.CKKSVector:
         try:
             vector = ts.ckks_vector_from(self._context, ciphertext)
-            size = vector.size()
+            size, ciphertexts = vector.size(), vector.ciphertext()
+            form = (len(ciphertexts), *_form_of(ciphertexts[0]))
         except (ValueError, RuntimeError, IndexError) as error:
             raise ValueError(f"a ciphertext cannot be read: {error}") from None
         if size != self._slots:
             raise ValueError(f"a ciphertext holds {size} values, not {self._slots}")
+        if form != self._form:  # others could not be added to it
+            raise ValueError("a ciphertext has another scale, level or size than encryption gives it")
         return vector
 
 
@@ -89,3 +93,8 @@ class Cipher(Adder):
     def decrypt(self, ciphertext: bytes) -> Array:
         """Return float64 values; raise `ValueError` for what is no ciphertext."""
         return np.array(self._read(ciphertext).decrypt())
+
+
+def _form_of(ciphertext: Any) -> tuple[float, int, int]:
+    """Return a SEAL ciphertext's scale, number of polynomials and number of primes."""
+    return ciphertext.scale, ciphertext.size(), ciphertext.coeff_modulus_size()

@@ -1,6 +1,6 @@
 """Key files: a federation's secret and its public half, as JSON. Nothing here needs TenSEAL.
 
-Both name the key by ``key_id``, the beginning of the SHA-256 of the secret context, so that everybody can tell whose
+Both name the key by ``key_id``, the beginning of a SHA-256 over parameters and secret, so that everybody can tell whose
 ciphertexts are whose. The public half holds the parameters and no key material: nodes encrypt with the secret key.
 """
 
@@ -42,7 +42,7 @@ class KeyFile(BaseModel):
 
 def pair_of(parameters: CkksParameters, secret: bytes, public: bytes) -> tuple[KeyFile, KeyFile]:
     """Return the files of a new key from TenSEAL's contexts."""
-    key_id = key_id_of(secret)
+    key_id = key_id_of(parameters, secret)
 
     def file(content: bytes, *, is_secret: bool) -> KeyFile:
         text = base64.b64encode(content).decode()
@@ -51,9 +51,10 @@ def pair_of(parameters: CkksParameters, secret: bytes, public: bytes) -> tuple[K
     return file(secret, is_secret=True), file(public, is_secret=False)
 
 
-def key_id_of(secret: bytes) -> str:
+def key_id_of(parameters: CkksParameters, secret: bytes) -> str:
     """Return the name of a secret context that tells nothing about it."""
-    return hashlib.sha256(b"locex CKKS key\n" + secret).hexdigest()[:32]
+    told = parameters.model_dump_json().encode()
+    return hashlib.sha256(b"\n".join((b"locex CKKS key", told, secret))).hexdigest()[:32]
 
 
 def write_key(path: Path, key: KeyFile) -> None:
@@ -80,7 +81,7 @@ def read_key(path: Path, setting: str) -> KeyFile:
             f"{path} is no key of homomorphic encryption{fault}",
             remedy="make a pair with: locex keys new NAME",
         ) from None
-    if key.secret and key_id_of(content) != key.key_id:
+    if key.secret and key_id_of(key.parameters, content) != key.key_id:
         raise PrivacyRefused(f"the key in {path} is damaged: it is not {key.key_id}", remedy="mount the file again")
     return key
 

@@ -112,11 +112,12 @@ class HomomorphicMechanism:
 
     def _decrypted(self, blocks: Sequence[Array], header: Header) -> Array:
         slots = self._parameters.slots
-        total = np.zeros(header.ciphertexts(slots) * slots)
+        total = np.zeros(sum(header.blocks(slots)) * slots)
         start = 0
         for block in blocks:
             for ciphertext in ciphertexts_of(block):
-                total[start : start + slots] = self._cipher.decrypt(ciphertext)
+                if start < total.size:
+                    total[start : start + slots] = self._cipher.decrypt(ciphertext)
                 start += slots
         if start != total.size:
             raise ValueError(f"{start // slots} ciphertexts arrived, not {total.size // slots}")

@@ -31,9 +31,10 @@ class Header(BaseModel):
     values: int = Field(ge=0, description="Values in all ciphertexts together.")
     examples: int = Field(ge=0, description="By how much the values are to be divided.")
 
-    def ciphertexts(self, slots: int) -> int:
-        """Return how many ciphertexts follow."""
-        return -(-self.values // slots)
+    def blocks(self, slots: int) -> list[int]:
+        """Return how many ciphertexts each of the blocks that follow holds."""
+        ciphertexts = -(-self.values // slots)
+        return [min(PER_BLOCK, ciphertexts - start) for start in range(0, ciphertexts, PER_BLOCK)] or [0]
 
 
 def tensors_of(incoming: Incoming) -> Sequence[Array]:
@@ -43,7 +44,9 @@ def tensors_of(incoming: Incoming) -> Sequence[Array]:
 
 def is_encrypted(tensors: Sequence[Array]) -> bool:
     """Tell whether tensors are ciphertexts with their header."""
-    return bool(tensors) and tensors[0].dtype == np.uint8 and tensors[0][: len(MAGIC)].tobytes() == MAGIC
+    if not tensors or tensors[0].dtype != np.uint8 or tensors[0].ndim != 1:
+        return False
+    return tensors[0][: len(MAGIC)].tobytes() == MAGIC
 
 
 def pack(header: Header, ciphertexts: Iterable[bytes]) -> list[Array]:
