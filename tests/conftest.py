@@ -373,6 +373,12 @@ def house_of(programs):
 
 
 @pytest.fixture
+def house_shared_by(programs):
+    """Open a house with a node for each of some shares of data: ``house_shared_by([(x, y), …])``."""
+    return lambda given: House(programs, given)
+
+
+@pytest.fixture
 def house_with(programs):
     """Open a house whose nodes have further settings: ``house_with(NAME="value")``."""
     return lambda **environment: House(programs, **environment)

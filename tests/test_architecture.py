@@ -16,13 +16,16 @@ PACKAGES = {
 }
 FRAMEWORKS = {
     "flwr": {"locex_flower", "locex_controller"},
-    "torch": {"locex_torch_builder"},
+    "torch": {"locex_torch_builder", "locex_privacy"},
     "torchmetrics": {"locex_torch_builder"},
-    "tensorflow": {"locex_keras_builder"},
-    "keras": {"locex_keras_builder"},
+    "tensorflow": {"locex_keras_builder", "locex_privacy"},
+    "keras": {"locex_keras_builder", "locex_privacy"},
     "tf_keras": {"locex_keras_builder"},
     "onnx": {"locex_torch_builder", "locex_keras_builder"},
     "dp_accounting": {"locex_privacy"},
+    "opacus": {"locex_privacy"},
+    "tenseal": {"locex_privacy"},
+    "onnxruntime": {"locex_inference"},
 }
 
 

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
@@ -161,3 +162,19 @@ def test_a_model_of_two_million_parameters_passes(sealed_house, artefact, federa
     assert sum(tensor.size for tensor in model.values()) > 2_000_000
     assert len(seen["history"][0]["participants"]) == 3
     assert_sealed(house, model)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not entry_points(group="locex.privacy", name="dp-sgd"), reason="dp-sgd is not installed")
+def test_private_gradients_are_averaged_unread(sealed_house):
+    """Example-level privacy within each node, encryption towards the server; ε is counted as without it."""
+    house = sealed_house
+    gradients = {"max_grad_norm": 1.0, "noise_multiplier": 0.7}
+    begin(house, {"dp-sgd": gradients, "homomorphic": {}}, rounds=4)
+    records, seen, model = end(house)
+    assert house.accuracy(records) >= 0.6
+    assert_sealed(house, model)
+    assert [(one["examples"], one["train"], one["evaluation"]) for one in seen["history"]] == [(3, {}, {})] * 4
+    for record in records:
+        spent = [one["epsilon"]["example"] for one in record["history"]]
+        assert 0 < spent[0] < spent[1] < spent[2] < spent[3] < 100

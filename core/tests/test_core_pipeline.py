@@ -5,11 +5,11 @@ import pytest
 
 from locex.api import Dataset, ModelSignature, Needs, TensorSpec
 from locex.errors import FormatMismatch
+from locex.pipelines.steps import Step
+from locex.pipelines.trail import describe, differences, walk
 from locex.schemas.data_format import DataFormat
 from locex.worker.needs import require
 from locex.worker.pipeline import Passes, Pipeline
-from locex.worker.steps import Step
-from locex.worker.trail import describe, differences, walk
 
 TARGET = {"categorical": {"size": [], "dtype": "int64"}}
 

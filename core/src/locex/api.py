@@ -6,17 +6,19 @@ buffers alike. This module imports no framework, and NumPy only for type checker
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+from locex.errors import InvalidModel
 
 if TYPE_CHECKING:
     import numpy as np
 
     from locex.schemas.data_format import DataFormat
-    from locex.schemas.job import TrainConfig, WarmupConfig
+    from locex.schemas.job import JobConfiguration, TrainConfig, WarmupConfig
     from locex.schemas.model import ModelMetadata
     from locex.schemas.plugin import PluginConfig
 
@@ -117,6 +119,32 @@ class FittedTransform(Transform, Protocol):
 
     def fit(self, train: Dataset) -> None:
         """Learn from training data, which may be memory-mapped and larger than memory; called once."""
+
+
+@runtime_checkable
+class SavedTransform(FittedTransform, Protocol):
+    """A step whose knowledge can be kept with the model, so that serving transforms as the training did.
+
+    Steps that learn, and do not implement it, are fitted anew in every training and cannot be served.
+    """
+
+    def state(self) -> dict[str, Array]:
+        """Return what was learnt as arrays of numbers by name; called after `fit`."""
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Take up what `state` returned, instead of `fit`; raise `ValueError` where it is not of this step."""
+
+
+@runtime_checkable
+class SharingTransform(Transform, Protocol):
+    """A step that shares values with others while a model is served: the size of an image before it was resized, say.
+
+    ``values`` belong to one request. Steps before and after the model are given the same dictionary. In trainings
+    `transform_data` is called instead.
+    """
+
+    def transform_request(self, data: Dataset, values: dict[str, Any]) -> Dataset:
+        """Return the data of one request transformed; read and write ``values`` under names of the step's own."""
 
 
 @runtime_checkable
@@ -252,6 +280,57 @@ class TrainingSession(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Differentiable:
+    """What a `PrivateSession` trains, as its framework has it.
+
+    ``framework`` is the import name of the library that ``model`` and ``weights`` are of: ``torch``, ``keras``, ….
+    Gradients are wanted of ``weights``, in this order. ``loss(outputs, targets)`` is the mean loss of a batch, without
+    penalties of weights. ``sample()`` gives inputs and targets of two training examples, or of one where there is one.
+    """
+
+    framework: str
+    model: Any
+    weights: Sequence[Any]
+    loss: Callable[[Any, Any], Any]
+    examples: int
+    sample: Callable[[], tuple[Any, Any]]
+
+
+class GradientSource(Protocol):
+    """Chooses the examples of every step, and makes its gradients: a mechanism's part in a `PrivateSession`.
+
+    Batches are of any size. Gradients are of the session's framework, one for each of `Differentiable.weights`.
+    """
+
+    def epoch(self, config: TrainConfig) -> Iterator[Array]:
+        """Yield the indices of each step's training examples; an array may be empty. Called once an epoch."""
+
+    def gradients(self, inputs: Any, targets: Any) -> tuple[Any, Any, Sequence[Any]]:
+        """Return mean loss, outputs and gradients; the model is in the mode of training, and is left unchanged."""
+
+    def gradients_of_nothing(self) -> Sequence[Any]:
+        """Return the gradients of a step without examples, which is a step all the same."""
+
+
+@runtime_checkable
+class PrivateSession(TrainingSession, Protocol):
+    """A session whose batches and gradients a mechanism can make (``dp-sgd``).
+
+    What is left to the session sees private gradients only: the optimizer, FedProx's term, penalties of weights, bounds
+    of gradients. Nothing else of training may depend on the training data: no schedule that watches them.
+    """
+
+    def differentiable(self) -> Differentiable:
+        """Return what is trained."""
+
+    def take_gradients_from(self, source: GradientSource) -> None:
+        """Take batches and gradients of every later fit from ``source``; called once, before the first.
+
+        Augment each example by itself. Raise `InvalidConfiguration` for options that do not go with it.
+        """
+
+
 # --- privacy ----------------------------------------------------------------------------------------------------------
 
 
@@ -299,18 +378,27 @@ class PrivacyContext:
     ledger: Callable[[str], Ledger]
     epsilon_spent: Callable[[str, float], None]
     """Report the ε spent so far of a unit; it goes into the job's record."""
+    trainings: Sequence[TrainConfig] = ()
+    """The job's entries, of which `locex.schemas.job.chosen_training` is one round's."""
+    rounds: int | None = None
+    """The most rounds that the job takes part in, where it says so."""
+    learned: Sequence[str] = ()
+    """Steps of the pipeline that learned from the training data: what they make of one example depends on all."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrivacyReview:
     """What a mechanism may know of the job that names it, before anything runs.
 
-    ``mechanisms`` are the valid configurations of all of the job's mechanisms by name, its own included.
+    ``mechanisms`` are the valid configurations of all of the job's mechanisms by name, its own included; ``plugins``
+    those of the other plugins by role (``builder``, ``optimizer``, ``scheduler``, ``warmup_scheduler``, …).
     """
 
     mechanisms: Mapping[str, PluginConfig]
     federation: str
     library: str
+    plugins: Mapping[str, PluginConfig] = field(default_factory=dict)
+    job: JobConfiguration | None = None
 
 
 class PrivacyMechanism(Protocol):
@@ -473,6 +561,10 @@ class PlainMean(Aggregation, Protocol):
 # --- inference --------------------------------------------------------------------------------------------------------
 
 
+def _no_architecture(name: str, _fields: Mapping[str, Any], _seed: int | None) -> Any:
+    raise InvalidModel(f"the architecture {name!r} cannot be made here", remedy="export the model as a whole")
+
+
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
     """A tensor that a model takes or gives.
@@ -491,12 +583,19 @@ class InferencerContext:
     """All that an inferencer needs to load one version of a model.
 
     ``threads`` is how many it may use for one call. ``allow_programs`` says whether the site takes artefacts that are
-    programs (`locex.artefacts.programs`).
+    programs (`locex.artefacts.programs`). ``architecture(name, fields, seed)`` makes a model by the name of an
+    installed architecture, of the library that the artefact's manifest names. ``warn`` puts a sentence into the log.
     """
 
     artefact: ModelArtefact
     threads: int
     allow_programs: bool = True
+    architecture: Callable[[str, Mapping[str, Any], int | None], Any] = _no_architecture
+    warn: Callable[[str], None] = lambda _: None
+
+
+LoadContext: TypeAlias = "BuildContext | InferencerContext"
+"""What the loading of an artefact may ask: ``artefact``, ``architecture``, ``allow_programs`` and ``warn``."""
 
 
 class Inferencer(Protocol):

@@ -75,6 +75,17 @@ def test_the_bound_is_a_hundred_times_the_first_norm_unless_given(site):
     assert np.linalg.norm(flat(update)) == pytest.approx(10)
 
 
+def test_the_bit_is_of_the_norm_that_the_server_named(site):
+    """Else a norm that the node does not follow would rise for ever, and the server's noise with it."""
+    mechanism = site.adaptive(pytest.fail, max_clip_norm=5, **SERVER)
+
+    update, norm = released(mechanism, TOLD | {"dpfedavg_clip_norm": 300.0}, change=1.0)
+
+    assert 5 < norm < 300
+    assert np.linalg.norm(flat(update)) == pytest.approx(5)
+    assert update.metrics == {"dpfedavg_norm_bit": True}
+
+
 def test_newer_flower_strategies_name_the_norm_otherwise(site):
     update, _ = released(site.adaptive(np.zeros), {"clipping_norm": 0.25}, change=1.0)
 

@@ -122,6 +122,15 @@ def test_a_job_hears_of_the_collector_that_it_needs(made):
     assert warning.startswith(f"homomorphic needs locex's collector, with the public half of key {key_id}")
 
 
+def test_what_cannot_stand_beside_it_is_refused(made):
+    host = Host()
+    plugin = host.configure(host.load(read_catalog().find("privacy", "homomorphic")), {})
+    for other, reason in (("secagg", "both hide single updates"), ("compression", "cannot be added")):
+        review = PrivacyReview({"homomorphic": plugin.config, other: plugin.config}, "flower-superlink", "pytorch")
+        with pytest.raises(PrivacyRefused, match=reason):
+            host.review_privacy(plugin, review)
+
+
 def test_parameters_must_be_those_of_the_key(made):
     with pytest.raises(PrivacyRefused, match=r"poly_modulus_degree is 4096, not 8192; coeff_mod_bit_sizes is \[54, 54"):
         reviewed(poly_modulus_degree=8192, coeff_mod_bit_sizes=[60, 40, 40])

@@ -7,13 +7,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from locex.api import BuildContext
+from locex.api import LoadContext
 from locex.artefacts.manifest import Manifest, write_artefact
 from locex.errors import InvalidConfiguration, InvalidModel, UnknownPlugin
 from locex.schemas.base import validate
 
 
-def create(manifest: Manifest, context: BuildContext) -> Any:
+def create(manifest: Manifest, context: LoadContext) -> Any:
     """Return the model that a manifest names; raise `InvalidModel` where it does not fit its architecture."""
     try:
         return context.architecture(manifest.architecture, manifest.config, manifest.seed)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
+from locex.api import Augment, Dataset
+
 if TYPE_CHECKING:
     from locex.schemas.job import TrainConfig
 
@@ -27,10 +29,10 @@ class BatchPlan(ABC, Generic[Indices]):
         """Plan for so many examples."""
         self._examples = examples
         self._batch_size = config.batch_size
-        self._passes = math.ceil(examples / config.batch_size)
+        self._passes = steps_of_a_pass(examples, config)
         self._seeds = (seed, server_round)
         self._order: Any = ()
-        self.steps = min(config.steps_per_epoch or self._passes, self._passes)
+        self.steps = steps_of_an_epoch(examples, config)
 
     def epoch(self, number: int) -> Iterator[Indices]:
         """Yield the indices of each batch of an epoch, counted from 0; epochs are asked for in order."""
@@ -43,6 +45,29 @@ class BatchPlan(ABC, Generic[Indices]):
     @abstractmethod
     def _shuffled(self, seed: int) -> Indices:
         """Return the indices of all examples in an order drawn from ``seed`` (32 bits)."""
+
+
+def steps_of_a_pass(examples: int, config: TrainConfig) -> int:
+    """Return how many batches all examples are."""
+    return math.ceil(examples / config.batch_size)
+
+
+def steps_of_an_epoch(examples: int, config: TrainConfig) -> int:
+    """Return how many steps an epoch has: no more than ``steps_per_epoch``, or than the data gives."""
+    passes = steps_of_a_pass(examples, config)
+    return min(config.steps_per_epoch or passes, passes)
+
+
+def one_by_one(augment: Augment) -> Augment:
+    """Return an augmentation that is given one example at a time: none of them can reach another."""
+
+    def augmented(batch: Dataset, generator: np.random.Generator) -> Dataset:
+        if not len(batch):
+            return batch
+        ones = [augment(Dataset(batch.x[i : i + 1], batch.y[i : i + 1]), generator) for i in range(len(batch))]
+        return Dataset(np.concatenate([one.x for one in ones]), np.concatenate([one.y for one in ones]))
+
+    return augmented
 
 
 def derived_seed(*parts: int) -> int:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import IO
 
 from locex.artefacts.archive import open_archive
-from locex.artefacts.manifest import MANIFEST
+from locex.artefacts.manifest import MANIFEST, library_of
 from locex.errors import InvalidModel
 
 PICKLE = "a pickle, which could run any code when loaded"
@@ -23,7 +23,35 @@ _MEMBERS = (
     (frozenset({"scripted_model.pt"}), "a zipped TorchScript program"),
     (frozenset({"data.pkl"}), f"{PICKLE} (torch.save)"),
 )
+_SHORT = (
+    ("a named architecture", "architecture"),
+    ("an HDF5 file", "hdf5"),
+    ("a Keras model", "keras"),
+    ("an ONNX model", "onnx"),
+    ("a pickle", "pickle"),
+    ("bare safetensors", "safetensors"),
+    ("a TensorFlow SavedModel", "savedmodel"),
+    ("a TFLite model", "tflite"),
+    ("a torch.export archive", "torch-export"),
+    ("a TorchScript program", "torchscript"),
+    ("a zipped TorchScript program", "torchscript"),
+)
 _HEAD = 4096
+
+
+def format_of(file: IO[bytes]) -> str | None:
+    """Return the short name of a file's format, by its content; None where it is unknown.
+
+    The names are ``architecture/<library>``, ``hdf5``, ``keras``, ``onnx``, ``pickle``, ``safetensors``,
+    ``savedmodel``, ``tflite``, ``torch-export`` and ``torchscript``: inferencers say with them what they take.
+    Raise `InvalidModel` where it is an archive that must not be read.
+    """
+    phrase = name_of(file)
+    short = next((short for word, short in _SHORT if phrase.startswith(word)), None)
+    if short != "architecture":
+        return short
+    with open_archive(file) as archive:
+        return f"architecture/{library_of(archive)}" if MANIFEST in archive.namelist() else None
 
 
 def name_of(file: IO[bytes]) -> str:

@@ -36,23 +36,32 @@ class Manifest(Configuration):
     seed: int | None = Field(default=None, description="What the initial weights are drawn from; absent: the job's.")
 
 
+def library_of(archive: zipfile.ZipFile) -> str:
+    """Return the library that an archive's manifest names; raise `InvalidModel` where it is none."""
+    return _read(archive).library
+
+
 def read_manifest(archive: zipfile.ZipFile, library: str) -> Manifest:
     """Return an archive's manifest; raise `InvalidModel` where it is none, or of another library."""
-    remedy = "write the artefact with the builder's write_architecture"
-    if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST:
-        raise InvalidModel(f"the artefact's manifest is larger than {MAX_MANIFEST} bytes", remedy=remedy)
-    try:
-        manifest = validate(Manifest, json.loads(read_entry(archive, MANIFEST)))
-    except InvalidConfiguration as error:
-        raise InvalidModel(f"the artefact's manifest is wrong: {error.message}", remedy=remedy) from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidModel(f"the artefact's manifest is not JSON: {error}", remedy=remedy) from error
+    manifest = _read(archive)
     if manifest.library != library:
         raise InvalidModel(
             f"the artefact is of the library {manifest.library!r}, its metadata says {library!r}",
             remedy="correct meta.library in the model's metadata, or upload the right file",
         )
     return manifest
+
+
+def _read(archive: zipfile.ZipFile) -> Manifest:
+    remedy = "write the artefact with the builder's write_architecture"
+    if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST:
+        raise InvalidModel(f"the artefact's manifest is larger than {MAX_MANIFEST} bytes", remedy=remedy)
+    try:
+        return validate(Manifest, json.loads(read_entry(archive, MANIFEST)))
+    except InvalidConfiguration as error:
+        raise InvalidModel(f"the artefact's manifest is wrong: {error.message}", remedy=remedy) from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidModel(f"the artefact's manifest is not JSON: {error}", remedy=remedy) from error
 
 
 def write_artefact(path: Path, manifest: Manifest, weights: bytes) -> None:

@@ -1,15 +1,15 @@
-"""Artefacts that are programs: whoever trains them runs what their author wrote."""
+"""Artefacts that are programs: whoever trains or serves them runs what their author wrote."""
 
 from __future__ import annotations
 
-from locex.api import BuildContext
+from locex.api import LoadContext
 from locex.errors import InvalidModel
 
 
-def require_programs(context: BuildContext, kind: str, instead: str) -> None:
+def require_programs(context: LoadContext, kind: str, instead: str) -> None:
     """Raise `InvalidModel` (``program-refused``) where this site takes no programs; call it before one is loaded.
 
-    ``kind`` names the format, ``instead`` what the builder takes that is none.
+    ``kind`` names the format, ``instead`` what builder or inferencer take that is none.
     """
     if not context.allow_programs:
         raise InvalidModel(

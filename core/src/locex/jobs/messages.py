@@ -97,6 +97,15 @@ class RoundFinished(BaseModel):
     rounds: int | None = None
 
 
+class RoundModel(BaseModel):
+    """The global model of an evaluated round; its files lie in a folder of their own, the first is the model."""
+
+    kind: Literal["round-model"] = "round-model"
+    round: int
+    files: list[str]
+    pipeline: dict[str, Any] | None = None
+
+
 class Warned(BaseModel):
     """Something the user should know."""
 
@@ -123,11 +132,15 @@ class LedgerAppend(BaseModel):
 
 
 class Finished(BaseModel):
-    """The training is over; the files lie in the run's folder, the first is the model."""
+    """The training is over; the files lie in the run's folder, the first is the model.
+
+    ``pipeline`` is what stood before it, with what its steps learnt (`locex.pipelines.saved`).
+    """
 
     kind: Literal["finished"] = "finished"
     files: list[str]
     ended_early: bool = False
+    pipeline: dict[str, Any] | None = None
 
 
 class Failed(BaseModel):
@@ -152,6 +165,7 @@ FromWorker = (
     | Refused
     | StateChanged
     | RoundFinished
+    | RoundModel
     | Warned
     | LedgerRead
     | LedgerAppend

@@ -39,8 +39,17 @@ class Child:
         self.identity = identity_of(process.pid)
 
     @classmethod
-    async def start(cls, argv: Sequence[str], *, environment: Mapping[str, str | None] | None = None) -> Child:
-        """Start a program in its own process group; ``environment`` changes ours, None takes a name out of it."""
+    async def start(
+        cls,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str | None] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> Child:
+        """Start a program in its own process group; ``environment`` changes ours, None takes a name out of it.
+
+        The file descriptors ``pass_fds`` are open in it under the same numbers.
+        """
         merged = {**os.environ, **(environment or {})}
         process = await asyncio.create_subprocess_exec(
             *argv,
@@ -50,6 +59,7 @@ class Child:
             env={name: value for name, value in merged.items() if value is not None},
             limit=_LINE_LIMIT,
             start_new_session=True,
+            pass_fds=pass_fds,
         )
         return cls(process)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import (
@@ -124,6 +125,10 @@ class Export(Configuration):
 
     model_version: Name | None = Field(default=None, description="Version of the trained model in the store.")
     formats: list[str] = Field(default_factory=lambda: ["safetensors"], description="safetensors, onnx.")
+    each_round: bool = Field(
+        default=False,
+        description="Keep the global model of every evaluated round too, until that of the next: inference follows it.",
+    )
 
 
 class JobConfiguration(Configuration):
@@ -181,6 +186,12 @@ class JobConfiguration(Configuration):
         if value is not None and any(size <= 0 for size in value):
             raise ValueError("sizes must be positive")
         return value
+
+
+def chosen_training(trainings: Sequence[TrainConfig], config: Mapping[str, Any]) -> TrainConfig:
+    """Return the entry that a server's fit configuration chooses by ``config_id``, else the first."""
+    chosen = config.get("config_id")
+    return next((entry for entry in trainings if entry.config_id == chosen), trainings[0])
 
 
 def parse_job(content: dict[str, Any]) -> tuple[JobConfiguration, list[str]]:

@@ -37,4 +37,6 @@ class StoredModel(ModelMetadata):
     size: int = Field(default=0, description="Bytes of the artefact.")
     created: float = Field(description="Seconds since the epoch.")
     updated: float = Field(description="Seconds since the epoch.")
-    lineage: dict[str, Any] = Field(default_factory=dict, description="training_id, run_id, round, metrics, epsilon.")
+    lineage: dict[str, Any] = Field(
+        default_factory=dict, description="training_id, run_id, round, metrics, epsilon, pipeline."
+    )

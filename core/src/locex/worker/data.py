@@ -9,6 +9,8 @@ from typing import Any
 from locex.api import Dataset, DataSource, LocalData, ModelSignature, SiteContext
 from locex.errors import BrokenPlugin, FormatMismatch
 from locex.jobs.site import model_format_of
+from locex.pipelines.steps import Step, augmentation
+from locex.pipelines.trail import Trail, differences, mismatch, walk
 from locex.plugins.host import Configured
 from locex.schemas.data_format import DataFormat
 from locex.schemas.job import JobConfiguration
@@ -18,8 +20,6 @@ from locex.worker.needs import require
 from locex.worker.pipeline import Pipeline
 from locex.worker.plan import Plan
 from locex.worker.preparation import Preparation, Surroundings
-from locex.worker.steps import augmentation
-from locex.worker.trail import Trail, differences, mismatch, walk
 
 _MIB = 2**20
 DIFFERENT_ENDS = "the test pipeline ends with another format than the train pipeline"
@@ -27,10 +27,13 @@ DIFFERENT_ENDS = "the test pipeline ends with another format than the train pipe
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Data ready for training, with the way its format took."""
+    """Data ready for training, with the way its format took, and the steps of the test pipeline."""
 
     data: LocalData
     trail: Trail
+    steps: list[Step]
+    learned: tuple[str, ...] = ()
+    """Steps of the training pipeline that learned from the training data."""
 
 
 def source_of(plan: Plan, site: SiteSettings) -> DataSource:
@@ -71,6 +74,7 @@ def prepare(plan: Plan, site: SiteSettings, surroundings: Surroundings) -> Prepa
     train_steps, test_steps = chains_of(plan)
     require([*train_steps, *test_steps], site.preprocessed_folder or site.data_folder, surroundings.models)
     declared = declared_by(source, plan.plugins["data"])
+    learned = tuple(step.label for step in train_steps if step.learns)
     trail, test_trail = walk(declared, train_steps), walk(declared, test_steps)
     if trail[-1][1] != test_trail[-1][1]:
         raise mismatch(DIFFERENT_ENDS, [*trail, *test_trail])
@@ -83,7 +87,8 @@ def prepare(plan: Plan, site: SiteSettings, surroundings: Surroundings) -> Prepa
     except FormatMismatch as error:
         raise mismatch(error.message, trail if trail == test_trail else [*trail, *test_trail]) from error
     end = train.between(train.fixed)
-    return Prepared(LocalData(*ready, trail[-1][1], augmentation(end.steps, end.forms)), trail)
+    final = LocalData(*ready, trail[-1][1], augmentation(end.steps, end.forms))
+    return Prepared(final, trail, test_steps, learned)
 
 
 def verify(plan: Plan, site: SiteSettings, prepared: Prepared, signature: ModelSignature) -> None:

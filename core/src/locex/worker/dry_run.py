@@ -9,6 +9,7 @@ import numpy as np
 from locex.api import Array, Dataset, LocalData, ModelArtefact, ModelSignature, TensorSpec
 from locex.errors import FormatMismatch
 from locex.jobs.questions import CheckQuestion, FormatStep, FormatVerdict, Model, Signature, Tensor
+from locex.pipelines.trail import Trail, follow
 from locex.plugins.catalog import Catalog
 from locex.processes.memory import hard_limit
 from locex.schemas.data_format import DataFormat, SideFormat
@@ -18,7 +19,6 @@ from locex.worker.chain import chains_of
 from locex.worker.data import DIFFERENT_ENDS, declared_by, faults_of, source_of
 from locex.worker.needs import require
 from locex.worker.plan import Plan, make_plan
-from locex.worker.trail import Trail, follow
 
 _PIPELINES = ("data", "transform")
 _SESSION = ("builder", "optimizer")

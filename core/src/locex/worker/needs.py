@@ -8,7 +8,7 @@ from pathlib import Path
 
 from locex.errors import FormatMismatch
 from locex.machine import free_memory, free_storage, has_gpu
-from locex.worker.steps import Step
+from locex.pipelines.steps import Step
 
 
 def require(steps: Sequence[Step], storage: Path, models: Mapping[str, Sequence[str]]) -> None:

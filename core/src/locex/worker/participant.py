@@ -23,7 +23,7 @@ from locex.api import (
 )
 from locex.errors import BadParameters, LocexError
 from locex.jobs.messages import RoundFinished, StateChanged, Warned
-from locex.schemas.job import JobConfiguration, TrainConfig
+from locex.schemas.job import JobConfiguration, TrainConfig, chosen_training
 from locex.schemas.record import JobState, RoundRecord
 from locex.worker.checkpoint import Checkpoint
 from locex.worker.gate import admit, require_sound
@@ -56,7 +56,9 @@ class NodeParticipant:
         send: Callable[[BaseModel], None],
         should_stop: Callable[[], bool],
         max_norm: float,
+        keep_global: Callable[[int], None] = lambda _: None,
     ) -> None:
+        """``keep_global(round)`` is called while the session holds the global parameters that were just evaluated."""
         self._job = job
         self._session = session
         self._mechanisms = sorted(mechanisms, key=lambda mechanism: mechanism.stage)
@@ -64,6 +66,7 @@ class NodeParticipant:
         self._send = send
         self._should_stop = should_stop
         self._max_norm = max_norm
+        self._keep_global = keep_global
         self._progress = Progress(rounds=job.num_rounds)
         self._record = RoundRecord(round=0)
         self._epsilon: dict[str, float] = {}
@@ -143,6 +146,7 @@ class NodeParticipant:
             self._global, self._progress.holds_global = admitted, True
             self._progress.evaluated = server_round
             self._finish_round()
+            self._keep_global(server_round)
         except LocexError as error:
             self._send(Warned(text=f"evaluation of round {server_round} was refused: {error}"))
             raise
@@ -236,9 +240,7 @@ class NodeParticipant:
         return replace(update, metrics=update.metrics | {"client_type_id": client}) if client else update
 
     def _train_config(self, config: Mapping[str, Scalar]) -> TrainConfig:
-        """Return the entry that the fit configuration chooses by ``config_id``, else the first."""
-        chosen = config.get("config_id")
-        return next((entry for entry in self._job.config if entry.config_id == chosen), self._job.config[0])
+        return chosen_training(self._job.config, config)
 
     def _finish_round(self) -> None:
         self._record.epsilon = dict(self._epsilon)

@@ -11,9 +11,9 @@ import numpy as np
 
 from locex.api import Array, Dataset, Stopped
 from locex.errors import StepFailed, StoreUnavailable
+from locex.pipelines.steps import Step, fit, transformed
 from locex.schemas.data_format import DataFormat
 from locex.worker.rows import Rows, rows_within
-from locex.worker.steps import Step, fit, transformed
 
 _PIECE_ROWS = 8192
 _PIECE_BYTES = 16 * 2**20

@@ -66,10 +66,11 @@ def make_plan(
 
 
 def _reviewed(host: Host, plugins: dict[str, Configured], job: JobConfiguration, library: str) -> list[str]:
-    """Let every privacy mechanism look at the others, the federation and the library; return their warnings."""
+    """Let every privacy mechanism look at the job, the others and the library; return their warnings."""
     mechanisms = {role.removeprefix("privacy."): one for role, one in plugins.items() if role.startswith("privacy.")}
     configs = {name: plugin.config for name, plugin in mechanisms.items()}
-    review = PrivacyReview(configs, job.federation or "", library)
+    others = {role: plugin.config for role, plugin in plugins.items() if not role.startswith("privacy.")}
+    review = PrivacyReview(configs, job.federation or "", library, others, job)
     return [warning for plugin in mechanisms.values() for warning in host.review_privacy(plugin, review)]
 
 

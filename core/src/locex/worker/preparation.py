@@ -12,11 +12,13 @@ import numpy as np
 
 from locex.api import Dataset, DataSource, LocalData, TracedSource
 from locex.errors import BrokenPlugin, DataUnavailable, StoreUnavailable
+from locex.pipelines.saved import knowledge_of, recall
+from locex.pipelines.steps import Step
 from locex.plugins.host import Configured
 from locex.settings import SiteSettings
 from locex.worker.pipeline import Passes, Pipeline
 from locex.worker.plan import Plan
-from locex.worker.prepared import PreparedCache, key_of, new_file, state_of
+from locex.worker.prepared import Kept, PreparedCache, key_of, new_file, state_of
 
 _MIB = 2**20
 
@@ -50,14 +52,16 @@ class Preparation:
         key = self._key()
         found = cache.get(key)
         if found is not None:
-            self._unkept.learn(found[0], self.train.between(self.train.fixed), self._generator)
-            return found
+            recall(self._learners, found.knowledge)
+            self._unkept.learn(found.train, self.train.between(self.train.fixed), self._generator)
+            return found.train, found.test
         loaded, made = self._loaded(), None
         try:
             with cache.building() as place:
                 made = self._transformed(loaded, Passes(lambda: new_file(place), self.surroundings.should_stop))
                 if self._key() == key:  # else the data changed meanwhile
-                    made = cache.keep(key, place, *made)
+                    kept = cache.keep(key, place, Kept(*made, knowledge_of(self._learners)))
+                    made = kept.train, kept.test
         except (OSError, StoreUnavailable) as error:
             self.surroundings.warn(
                 f"prepared data is not kept for later jobs ({self.site.preprocessed_folder}): {error}"
@@ -69,6 +73,11 @@ class Preparation:
         if folder is None or not (self.train.fixed or self.test.steps):
             return None
         return PreparedCache(folder / "pipelines", self.site.preprocessed_mb * _MIB)
+
+    @property
+    def _learners(self) -> list[Step]:
+        """The steps whose knowledge goes with prepared data: those before the random end, and those of test data."""
+        return [*self.train.steps[: self.train.fixed], *self.test.steps]
 
     @property
     def _unkept(self) -> Passes:

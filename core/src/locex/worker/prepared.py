@@ -1,7 +1,8 @@
 """Prepared data of former jobs, kept in ``PREPROCESSED_FOLDER`` under the state of the data and of the pipelines.
 
-An entry is a folder with a manifest and one file an array. It is built under another name, made durable and renamed,
-so that it is whole or not there; of two jobs that build the same entry, the later one takes the earlier one's.
+An entry is a folder with one file an array and a manifest, which holds what steps learnt too. It is built under
+another name, made durable and renamed, so that it is whole or not there; of two jobs that build the same entry, the
+later one takes the earlier one's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,10 +26,19 @@ from locex.durable import sync
 from locex.scratch import scratch
 from locex.worker.rows import mapped, write
 
-_VERSION = 1  # of the layout
+_VERSION = 2  # of the layout
 _MANIFEST = "manifest.json"
 _ARRAYS = ("train_x", "train_y", "test_x", "test_y")
 _BUILDING = ".building-"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Prepared data, and what each step learnt from them (`locex.pipelines.saved.knowledge_of`)."""
+
+    train: Dataset
+    test: Dataset
+    knowledge: list[dict[str, Any] | None]
 
 
 class PreparedCache:
@@ -37,19 +48,20 @@ class PreparedCache:
         self._folder = folder
         self._limit = limit
 
-    def get(self, key: str) -> tuple[Dataset, Dataset] | None:
-        """Return training and test data, mapped read-only; None where there is no such entry, or a damaged one."""
+    def get(self, key: str) -> Kept | None:
+        """Return an entry, its data mapped read-only; None where there is no such entry, or a damaged one."""
         entry = self._folder / key
         if not entry.is_dir():
             return None
         try:
             manifest = json.loads((entry / _MANIFEST).read_text(encoding="utf-8"))
             arrays = {name: _open(entry / name, manifest["arrays"][name]) for name in _ARRAYS}
+            knowledge = [*manifest["knowledge"]]
             os.utime(entry / _MANIFEST)
         except (OSError, ValueError, KeyError, TypeError):
             _remove(entry)
             return None
-        return _datasets(arrays)
+        return Kept(*_datasets(arrays), knowledge)
 
     @contextlib.contextmanager
     def building(self) -> Iterator[Path]:
@@ -58,20 +70,21 @@ class PreparedCache:
         with scratch(self._folder, _BUILDING) as place:
             yield place
 
-    def keep(self, key: str, place: Path, train: Dataset, test: Dataset) -> tuple[Dataset, Dataset]:
-        """Make ``place`` the entry of a key; return its data. Raise `OSError` where it cannot be written.
+    def keep(self, key: str, place: Path, made: Kept) -> Kept:
+        """Make ``place`` the entry of a key, and return it. Raise `OSError` where it cannot be written.
 
         Arrays of Python objects have no bytes to keep: they are returned as they are.
         """
-        arrays = dict(zip(_ARRAYS, (train.x, train.y, test.x, test.y), strict=True))
+        arrays = dict(zip(_ARRAYS, (made.train.x, made.train.y, made.test.x, made.test.y), strict=True))
         if any(array.dtype.hasobject for array in arrays.values()):
-            return train, test
+            return made
         for name, array in arrays.items():
             _store(array, place / name)
         for path in place.iterdir():
             if path.name not in _ARRAYS:
                 path.unlink()
-        manifest = {"version": _VERSION, "arrays": {name: _described(array) for name, array in arrays.items()}}
+        described = {name: _described(array) for name, array in arrays.items()}
+        manifest = {"version": _VERSION, "arrays": described, "knowledge": made.knowledge}
         (place / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
         for path in (*place.iterdir(), place):
             sync(path)
@@ -79,7 +92,7 @@ class PreparedCache:
             place.rename(self._folder / key)
             sync(self._folder)
         self._bound(key)
-        return self.get(key) or (train, test)
+        return self.get(key) or made
 
     def _bound(self, newest: str) -> None:
         """Remove the least recently used entries beyond the limit; jobs that have them open keep their data."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from locex.api import FederationContext, ModelArtefact, PrivacyContext, Stopped, TrainingSession
 from locex.errors import BrokenPlugin, FederationLost, FormatMismatch, LocexError
@@ -18,8 +20,11 @@ from locex.jobs.messages import (
     Left,
     Ready,
     Refused,
+    RoundModel,
 )
 from locex.jobs.policy import require_examples
+from locex.pipelines.saved import SavedPipeline
+from locex.pipelines.trail import mismatch
 from locex.plugins.catalog import Catalog, read_catalog
 from locex.processes.memory import hard_limit
 from locex.schemas.record import FailureKind
@@ -32,7 +37,6 @@ from locex.worker.ledger import ServiceLedger
 from locex.worker.participant import NodeParticipant
 from locex.worker.plan import Plan, make_plan
 from locex.worker.preparation import Surroundings
-from locex.worker.trail import mismatch
 
 log = logging.getLogger(__name__)
 _REMEDIES = {FailureKind.OUT_OF_MEMORY: "raise resources.memory_mb or LOCEX_WORKER_MEMORY_MB, or use less"}
@@ -47,8 +51,8 @@ def work(inbox: Inbox) -> None:
     begin = inbox.next(Begin)
     inbox.beat()
     try:
-        ended_early, files = _train(inbox, plan, begin)
-        inbox.send(Finished(files=[str(path) for path in files], ended_early=ended_early))
+        ended_early, files, pipeline = _train(inbox, plan, begin)
+        inbox.send(Finished(files=[str(path) for path in files], ended_early=ended_early, pipeline=pipeline))
     except Stopped:
         inbox.send(Left())
     except BaseException as error:
@@ -68,7 +72,7 @@ def _configure(inbox: Inbox) -> Plan | None:
     return plan
 
 
-def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
+def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path], dict[str, Any] | None]:
     site, folder = SiteSettings(), Path(begin.folder)
     # The same after a restart of the worker; of the run's id where the job has none.
     seed = plan.job.seed if plan.job.seed is not None else zlib.crc32(begin.run_id.encode())
@@ -82,7 +86,9 @@ def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
         raise mismatch(error.message, prepared.trail) from error
     data.verify(plan, site, prepared, session.signature)
 
-    participant = _participant(plan, session, folder, inbox, site)
+    pipeline = _pipeline(inbox, prepared)
+    keep = _keeps_rounds(plan, session, folder, inbox, pipeline)
+    participant = _participant(plan, session, folder, inbox, site, keep, prepared.learned)
     if begin.resume and not participant.resume():
         inbox.warn("no checkpoint was found: optimizer and scheduler begin anew")
     _federate(plan, participant, folder, site)
@@ -96,7 +102,16 @@ def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path]]:
     elif not participant.holds_global:
         inbox.warn("the server sent no weights after the last fit: the model is this node's own")
     files = session.export(folder / "model", export.formats)
-    return participant.ended_early, files
+    return participant.ended_early, files, pipeline
+
+
+def _pipeline(inbox: Inbox, prepared: data.Prepared) -> dict[str, Any] | None:
+    """Return the test pipeline with what its steps learnt; a warning where it cannot be kept with the model."""
+    try:
+        return SavedPipeline.of(prepared.steps, prepared.trail[0][1]).model_dump(mode="json", exclude_none=True)
+    except LocexError as error:
+        inbox.warn(f"the pipeline is not kept with the model, which cannot be served by it: {error.message}")
+        return None
 
 
 def _build(
@@ -129,7 +144,13 @@ def _catalog() -> Catalog:
 
 
 def _participant(
-    plan: Plan, session: TrainingSession, folder: Path, inbox: Inbox, site: SiteSettings
+    plan: Plan,
+    session: TrainingSession,
+    folder: Path,
+    inbox: Inbox,
+    site: SiteSettings,
+    keep_global: Callable[[int], None],
+    learned: Sequence[str],
 ) -> NodeParticipant:
     def ask(message: object) -> LedgerAnswer:
         inbox.send(message)  # type: ignore[arg-type]
@@ -139,6 +160,9 @@ def _participant(
         dataset=site.dataset,
         ledger=lambda unit: ServiceLedger(site.dataset, unit, ask),
         epsilon_spent=lambda unit, epsilon: participant.epsilon_spent(unit, epsilon),  # noqa: PLW0108 -- made below
+        trainings=plan.job.config,
+        rounds=plan.job.num_rounds,
+        learned=learned,
     )
     mechanisms = [plan.host.privacy(plugin, context) for plugin in plan.in_order("privacy")]
     for mechanism in sorted(mechanisms, key=lambda one: one.stage):
@@ -152,8 +176,27 @@ def _participant(
         send=inbox.send,
         should_stop=inbox.stopping,
         max_norm=site.max_update_norm,
+        keep_global=keep_global,
     )
     return participant
+
+
+def _keeps_rounds(
+    plan: Plan, session: TrainingSession, folder: Path, inbox: Inbox, pipeline: dict[str, Any] | None
+) -> Callable[[int], None]:
+    """Return what hands the model of each round to the service, where the job asks for it."""
+
+    def keep(server_round: int) -> None:
+        place = folder / "rounds" / str(server_round)
+        place.mkdir(parents=True, exist_ok=True)
+        try:
+            files = session.export(place, plan.job.export.formats)
+        except OSError as error:
+            inbox.warn(f"the model of round {server_round} was not kept: {error}")
+        else:
+            inbox.send(RoundModel(round=server_round, files=[str(path) for path in files], pipeline=pipeline))
+
+    return keep if plan.job.export.each_round else lambda _: None
 
 
 def _federate(plan: Plan, participant: NodeParticipant, folder: Path, site: SiteSettings) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from locex.api import BuildContext
+from locex.api import LoadContext
 from locex.artefacts.architecture import create
 from locex.artefacts.archive import MAX_BYTES, read_entry
 from locex.artefacts.manifest import WEIGHTS, read_manifest, require_fitting
@@ -21,7 +21,7 @@ from locex_keras_builder.model import LoadedModel, signed
 from locex_keras_builder.variables import assign, named_weights, read
 
 
-def load_architecture(archive: zipfile.ZipFile, context: BuildContext) -> LoadedModel:
+def load_architecture(archive: zipfile.ZipFile, context: LoadContext) -> LoadedModel:
     """Make the model that the manifest names, with the weights of the archive if it holds any."""
     manifest = read_manifest(archive, "keras")
     keras = import_keras("keras")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from locex.api import BuildContext
+from locex.api import LoadContext
 from locex.artefacts.architecture import write_initial
 from locex.artefacts.archive import open_archive
 from locex.artefacts.formats import wrong_format
@@ -22,7 +22,7 @@ ACCEPTED = (
 )
 
 
-def load_model(context: BuildContext) -> LoadedModel:
+def load_model(context: LoadContext) -> LoadedModel:
     """Return the artefact's model, or raise `InvalidModel`; pickles are refused unread."""
     with context.artefact.path.open("rb") as file:
         if file.read(2) != b"PK":

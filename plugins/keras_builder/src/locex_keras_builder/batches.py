@@ -11,7 +11,8 @@ from locex.api import Augment, Dataset
 from locex.artefacts import batches
 
 if TYPE_CHECKING:
-    from locex.api import Array
+    from locex.api import Array, GradientSource
+    from locex.schemas.job import TrainConfig
 
 _SECONDS = 0.1
 _BYTES = 32 * 2**20
@@ -25,6 +26,21 @@ class BatchPlan(batches.BatchPlan["Array"]):
         return np.random.default_rng(seed).permutation(self._examples)
 
 
+class DelegatedPlan(BatchPlan):
+    """The batches of one round that another chooses: a privacy mechanism."""
+
+    def __init__(
+        self, source: GradientSource, examples: int, config: TrainConfig, *, seed: int, server_round: int
+    ) -> None:
+        """Take every epoch from ``source``."""
+        super().__init__(examples, config, seed=seed, server_round=server_round)
+        self._source, self._config = source, config
+
+    def epoch(self, number: int) -> Iterator[Array]:  # noqa: ARG002 -- every epoch is drawn anew
+        """Yield the indices of each batch, which may be none."""
+        yield from self._source.epoch(self._config)
+
+
 class Pace:
     """How many batches one call takes: enough that calls cost nothing, and so few that a stop is soon seen."""
 
@@ -36,7 +52,7 @@ class Pace:
 
     def batches(self, batch_size: int) -> int:
         """Return the number of batches of the next call."""
-        return max(1, min(self._batches, self._most, _BYTES // (self._bytes * batch_size)))
+        return max(1, min(self._batches, self._most, _BYTES // (self._bytes * max(batch_size, 1))))
 
     def took(self, batches: int, seconds: float) -> None:
         """Tell how long a call took."""
@@ -78,6 +94,10 @@ class Gather:
     def __len__(self) -> int:
         """Return the number of examples."""
         return len(self._data)
+
+    def augment_one_by_one(self) -> None:
+        """Let no augmentation see two examples at once."""
+        self._augment = self._augment and batches.one_by_one(self._augment)
 
     def __call__(self, index: Array, generator: np.random.Generator | None) -> tuple[Array, Array]:
         """Return inputs and targets, both (batches, examples, …); ``generator`` is for augmentation."""

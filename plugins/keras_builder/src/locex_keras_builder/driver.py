@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from locex.errors import InvalidConfiguration
 from locex_keras_builder.target import PersistentCallback
 
 if TYPE_CHECKING:
@@ -36,6 +37,17 @@ class CallbackDriver:
     def validates(self) -> bool:
         """Whether the callback watches a metric of the test data."""
         return str(getattr(self._callback, "monitor", "")).startswith("val_")
+
+    def require_blind(self) -> None:
+        """Raise `InvalidConfiguration` for a callback that watches a metric: weights would tell of it."""
+        monitor = getattr(self._callback, "monitor", None)
+        if monitor:
+            message = f"a callback that monitors {monitor} does not go with private gradients"
+            raise InvalidConfiguration(
+                message,
+                remedy="choose a scheduler that follows a plan, e.g. learningratescheduler, or none",
+                errors=[{"path": "/scheduler_config", "message": message}],
+            )
 
     def begin(self, *, epochs: int, steps: int) -> None:
         """Tell that a round begins."""

@@ -6,7 +6,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from locex.api import BuildContext
+from locex.errors import InvalidConfiguration
+from locex_keras_builder.kerases import import_tensorflow
 from locex_keras_builder.model import LoadedModel
 from locex_keras_builder.options import KerasBuilderConfig
 from locex_keras_builder.precision import MixedPrecision
@@ -14,7 +18,9 @@ from locex_keras_builder.steps import Clipping, Steps
 from locex_keras_builder.target import CompileTarget
 
 if TYPE_CHECKING:
-    from locex.api import Array
+    from locex.api import Array, GradientSource
+
+tf = import_tensorflow()
 
 
 class Execution:
@@ -40,6 +46,7 @@ class Execution:
         self._jit = bool(config.compile if target.jit_compile is None else target.jit_compile)
         self._steps.compile(jit=self._jit)
         self._proven = False
+        self._source: GradientSource | None = None
 
     def _precision(self, loaded: LoadedModel, dtype: str | None) -> MixedPrecision | None:
         if dtype is None:
@@ -54,7 +61,12 @@ class Execution:
         self._steps.hold_near()
 
     def train(self, x: Array, y: Array, proximal_mu: float) -> tuple[Array, Any]:
-        """See `Steps.train`; options that fail at the first step are given up with a warning."""
+        """See `Steps.train`; options that fail at the first step are given up with a warning.
+
+        Gradients that a source makes are those of one batch, which may be empty.
+        """
+        if self._source is not None:
+            return self._train_by(self._source, x, y, proximal_mu)
         while not self._proven and (self._jit or self._mixed):
             try:
                 result = self._steps.train(x, y, proximal_mu)
@@ -64,6 +76,26 @@ class Execution:
                 self._proven = True
                 return result
         return self._steps.train(x, y, proximal_mu)
+
+    def take_gradients_from(self, source: GradientSource) -> None:
+        """Leave gradients to ``source``; raise `InvalidConfiguration` for options that do not go with it."""
+        for option, chosen in (("mixed_precision", self._mixed is not None), ("compile", self._jit)):
+            if chosen:
+                message = f"{option} does not go with private gradients"
+                raise InvalidConfiguration(
+                    message,
+                    remedy=f"leave out {option}, and jit_compile of the optimizer",
+                    errors=[{"path": f"/builder/{option}", "message": message}],
+                )
+        self._source = source
+
+    def _train_by(self, source: GradientSource, x: Array, y: Array, proximal_mu: float) -> tuple[Array, Any]:
+        if not x.shape[1]:
+            self._steps.descend(source.gradients_of_nothing(), proximal_mu)
+            return np.zeros(1), None
+        loss, outputs, gradients = source.gradients(x[0], y[0])
+        penalties = self._steps.descend(gradients, proximal_mu)
+        return np.asarray([float(loss) + penalties]), tf.expand_dims(outputs, 0)
 
     def _fall_back(self, error: Exception) -> None:
         reason = str(error).strip().partition("\n")[0][:300]

@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from locex.api import BuildContext
+from locex.api import LoadContext
 from locex.artefacts.archive import read_entry
 from locex.artefacts.manifest import MANIFEST, WEIGHTS
 from locex.artefacts.programs import require_programs
@@ -34,7 +34,7 @@ def is_saved_model(names: list[str]) -> bool:
     return any(PurePosixPath(name).name == PROGRAM for name in names)
 
 
-def load_saved_model(archive: zipfile.ZipFile, context: BuildContext) -> LoadedModel:
+def load_saved_model(archive: zipfile.ZipFile, context: LoadContext) -> LoadedModel:
     """Return the trainable model of the one SavedModel in an archive; raise `InvalidModel`."""
     require_programs(context, "SavedModel", f"a .keras file, or a zip with {MANIFEST} and {WEIGHTS}")
     folders = [PurePosixPath(name).parent for name in archive.namelist() if PurePosixPath(name).name == PROGRAM]
@@ -48,11 +48,12 @@ def load_saved_model(archive: zipfile.ZipFile, context: BuildContext) -> LoadedM
     keras = import_keras("tf_keras")
     remedy = "save it again with model.save(folder)"
     with loading("tf_keras cannot load the SavedModel", remedy), tempfile.TemporaryDirectory() as temporary:
-        _unpack(archive, folders[0], Path(temporary))
+        unpack(archive, folders[0], Path(temporary))
         return signed(_load(Path(temporary), keras), keras)
 
 
-def _unpack(archive: zipfile.ZipFile, root: PurePosixPath, folder: Path) -> None:
+def unpack(archive: zipfile.ZipFile, root: PurePosixPath, folder: Path) -> None:
+    """Write what lies below ``root`` in a checked archive into a folder."""
     # the names have been checked: plain, relative, without '..' and links
     for name in archive.namelist():
         path = PurePosixPath(name)

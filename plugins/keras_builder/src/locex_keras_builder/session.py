@@ -6,15 +6,24 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from locex.api import BuildContext, Dataset, Evaluation, FitResult, ModelSignature, Stopped
+from locex.api import (
+    BuildContext,
+    Dataset,
+    Differentiable,
+    Evaluation,
+    FitResult,
+    GradientSource,
+    ModelSignature,
+    Stopped,
+)
 from locex.artefacts.batches import derived_seed
 from locex.errors import DataUnavailable, FormatMismatch, InvalidModel, LocexError
 from locex_keras_builder.artefact import load_model
-from locex_keras_builder.batches import BatchPlan, Gather, Pace, grouped, in_order
+from locex_keras_builder.batches import BatchPlan, DelegatedPlan, Gather, Pace, grouped, in_order
 from locex_keras_builder.driver import CallbackDriver
 from locex_keras_builder.execution import Execution
 from locex_keras_builder.export import export_model
@@ -38,7 +47,7 @@ _SAMPLE = 8
 
 
 class KerasSession:
-    """Implements `locex.api.TrainingSession` for models of either Keras."""
+    """Implements `locex.api.PrivateSession` for models of either Keras."""
 
     signature: ModelSignature
 
@@ -61,6 +70,7 @@ class KerasSession:
         callback = context.scheduler(target) if context.scheduler else None
         self._driver = CallbackDriver(callback, self._keras.module.callbacks.Callback, self._model)
         self._epochs = 0
+        self._source: GradientSource | None = None
 
     def _place(self, context: BuildContext, config: KerasBuilderConfig) -> None:
         data = context.data
@@ -94,6 +104,27 @@ class KerasSession:
         x = data.x[:count] if count else np.zeros((1, *given))
         return np.asarray(self._model(np.asarray(x).astype(dtype), training=False), np.float32)
 
+    def differentiable(self) -> Differentiable:
+        """Return the model with its trained weights."""
+
+        def loss(outputs: Any, targets: Any) -> Any:
+            return self._loss.function(targets, outputs)
+
+        return Differentiable(
+            self._keras.name, self._model, self._model.trainable_weights, loss, len(self._train), self._first
+        )
+
+    def _first(self) -> tuple[Array, Array]:
+        x, y = self._train(np.arange(min(2, len(self._train)))[None], np.random.default_rng(self._seed))
+        return x[0], y[0]
+
+    def take_gradients_from(self, source: GradientSource) -> None:
+        """Let ``source`` make batches and gradients; raise `InvalidConfiguration` for what does not go with it."""
+        self._driver.require_blind()
+        self._execution.take_gradients_from(source)
+        self._train.augment_one_by_one()
+        self._source = source
+
     def get_parameters(self) -> dict[str, Array]:
         """Return copies of the model's tensors by name, in the order of ``get_weights()``."""
         return read(self._weights)
@@ -118,12 +149,17 @@ class KerasSession:
         reseed(self._keras, self._model, self._seed, server_round)
         if proximal_mu > 0:
             self._execution.hold_near()
-        plan = BatchPlan(len(self._train), config, seed=self._seed, server_round=server_round)
+        plan = self._plan(config, server_round)
         generator = np.random.default_rng(derived_seed(self._seed, server_round, len(self._train)))
         logs = self._epochs_of(plan, config, generator, proximal_mu)
         # an average of the weights that the optimizer kept takes their place
         self._optimizer.finalize_variable_values(self._model.trainable_variables)
         return FitResult(self._tally.examples, logs)
+
+    def _plan(self, config: TrainConfig, server_round: int) -> BatchPlan:
+        if self._source is not None:
+            return DelegatedPlan(self._source, len(self._train), config, seed=self._seed, server_round=server_round)
+        return BatchPlan(len(self._train), config, seed=self._seed, server_round=server_round)
 
     def _epochs_of(
         self, plan: BatchPlan, config: TrainConfig, generator: np.random.Generator, mu: float
@@ -133,7 +169,7 @@ class KerasSession:
         for epoch in range(config.epochs):
             self._driver.epoch(self._epochs)
             self._epoch(plan, epoch, generator, mu)
-            logs = {"loss": self._tally.loss, **self._tally.metrics()}
+            logs = {"loss": self._tally.loss, **self._tally.metrics()} if self._tally.examples else {}
             if self._driver.validates:
                 told = self.evaluate(config)
                 logs |= {f"val_{name}": value for name, value in {"loss": told.loss, **told.metrics}.items()}
@@ -146,7 +182,7 @@ class KerasSession:
 
     def _epoch(self, plan: BatchPlan, epoch: int, generator: np.random.Generator, mu: float) -> None:
         self._tally.reset()
-        pace = Pace(self._example_bytes, single=self._driver.per_batch)
+        pace = Pace(self._example_bytes, single=self._driver.per_batch or self._source is not None)
         steps = 0
         for index in grouped(plan.epoch(epoch), pace.batches):
             if self._should_stop():
@@ -156,7 +192,8 @@ class KerasSession:
             losses, outputs = self._driver.step(steps, partial(self._execution.train, x, y, mu))
             if not np.isfinite(losses).all():
                 raise _diverged(self._epochs + 1, losses)
-            self._tally.add(losses, outputs, y)
+            if index.size:
+                self._tally.add(losses, outputs, y)
             pace.took(len(index), time.perf_counter() - start)
             steps += len(index)
 

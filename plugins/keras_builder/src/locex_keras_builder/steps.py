@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,27 @@ class Steps:
         losses, outputs = self._call(self._test_step, x, y, tf.constant(0.0))
         return losses.numpy(), outputs
 
+    def descend(self, gradients: Sequence[Any], proximal_mu: float) -> float:
+        """Make a step with gradients of the loss that another made; return the penalties of weights.
+
+        Penalties, FedProx's term and clipping follow: they depend on nothing but weights and these gradients.
+        """
+        if "descend" not in self._traced:
+            signature = [[tf.TensorSpec(weight.shape, weight.dtype) for weight in self._weights]]
+            signature.append(tf.TensorSpec((), tf.float32))
+            self._traced["descend"] = tf.function(self._descend_by, input_signature=signature, autograph=False)
+        if not self._anchors:
+            self.hold_near()
+        return float(self._traced["descend"](list(gradients), tf.constant(proximal_mu, tf.float32)))
+
+    def _descend_by(self, gradients: Any, mu: Any) -> Any:
+        with tf.GradientTape() as tape:
+            penalties = self._penalties()
+            objective = penalties + 0.5 * mu * self._distance()
+        pulls = tape.gradient(objective, self._values())
+        self._apply(self._clipped([one + pull for one, pull in zip(gradients, pulls, strict=True)]))
+        return penalties
+
     def _call(self, step: Callable[..., Any], x: Array, y: Array, mu: Any) -> Any:
         name = step.__name__
         if name not in self._traced:
@@ -99,21 +120,24 @@ class Steps:
         return self._total(y, outputs), outputs
 
     def _descend(self, x: Any, y: Any, mu: Any, *, near: bool) -> Any:
-        keras_3 = self._keras.name == "keras"
-        weights = [weight.value for weight in self._weights] if keras_3 else self._weights
         with tf.GradientTape() as tape:
             outputs = tf.cast(self._model(x, training=True), tf.float32)
             loss = self._total(y, outputs)
             objective = loss + 0.5 * mu * self._distance() if near else loss
             scaled = self._scale(objective)
-        gradients = tape.gradient(scaled, weights)
+        gradients = tape.gradient(scaled, self._values())
         self._apply(self._clipped(gradients))
         return loss, outputs
 
+    def _values(self) -> list[Any]:
+        return [weight.value for weight in self._weights] if self._keras.name == "keras" else self._weights
+
     def _total(self, y: Any, outputs: Any) -> Any:
         # Keras adds the penalties of regularizers to what it calls loss
-        penalties = [tf.reduce_sum(tf.cast(one, tf.float32)) for one in self._model.losses]
-        return tf.add_n([tf.cast(self._loss(y, outputs), tf.float32), *penalties])
+        return tf.cast(self._loss(y, outputs), tf.float32) + self._penalties()
+
+    def _penalties(self) -> Any:
+        return tf.add_n([tf.constant(0.0), *(tf.reduce_sum(tf.cast(one, tf.float32)) for one in self._model.losses)])
 
     def _distance(self) -> Any:
         return tf.add_n(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from locex.api import PrivacyContext
 from locex.errors import PrivacyRefused
-from locex_privacy.accountant import epsilon
+from locex_privacy.accountant import Spent, spent
+
+log = logging.getLogger(__name__)
 
 ATTEMPTS = 100  # a lost race means that another job charged; so many in a row are no coincidence
 
@@ -29,9 +32,12 @@ class Budget:
         ledger = self._context.ledger(self._unit)
         for _ in range(ATTEMPTS):
             version, events = ledger.read()
-            spent = self._affordable(events, event)
+            after = self._affordable(events, event)
             if ledger.append(version, event):
-                self._context.epsilon_spent(self._unit, spent)
+                self._context.epsilon_spent(self._unit, after.epsilon)
+                log.info(
+                    "unit %s: ε=%.6g at δ=%g, accountant %s", self._unit, after.epsilon, self._delta, after.accountant
+                )
                 return
         raise PrivacyRefused(
             f"the privacy ledger of data set {self._context.dataset!r} changed {ATTEMPTS} times while a round was to "
@@ -39,13 +45,13 @@ class Budget:
             remedy="run fewer jobs on this data set at once",
         )
 
-    def _affordable(self, events: list[dict[str, Any]], event: dict[str, Any]) -> float:
-        after = epsilon([*events, event], self._delta)
-        if self._max_epsilon is not None and after > self._max_epsilon:
-            before = epsilon(events, self._delta)
+    def _affordable(self, events: list[dict[str, Any]], event: dict[str, Any]) -> Spent:
+        after = spent([*events, event], self._delta)
+        if self._max_epsilon is not None and after.epsilon > self._max_epsilon:
+            before = spent(events, self._delta).epsilon
             raise PrivacyRefused(
                 f"the coming round would raise the ε of data set {self._context.dataset!r} (unit {self._unit}, "
-                f"δ={self._delta:g}) from {before:.4g} to {after:.4g}, past max_epsilon={self._max_epsilon:g}",
+                f"δ={self._delta:g}) from {before:.4g} to {after.epsilon:.4g}, past max_epsilon={self._max_epsilon:g}",
                 remedy="train fewer rounds, raise noise_multiplier, or raise max_epsilon if the data's owner agrees",
             )
         return after

@@ -44,6 +44,12 @@ RULES = (
     Rule("dp-fixed", "secagg", _UNREADABLE.format("secagg"), _NODES_NOISE, _noised_by_server),
     Rule("compression", "homomorphic", _SUMMED.format("homomorphic"), _WITHOUT),
     Rule("compression", "secagg", _SUMMED.format("secagg"), _WITHOUT),
+    Rule(
+        "homomorphic",
+        "secagg",
+        "both hide single updates from the server, and neither can act on what the other makes of them",
+        "choose one of them",
+    ),
 )
 
 

@@ -1,4 +1,4 @@
-"""Gaussian noise from the operating system's entropy."""
+"""Gaussian noise and random choices from the operating system's entropy."""
 
 from __future__ import annotations
 
@@ -27,6 +27,16 @@ def system_normal(size: int) -> Array:
         part[:pairs] = radius * np.cos(angle)
         part[pairs:] = (radius * np.sin(angle))[: len(part) - pairs]
     return noise
+
+
+def system_choice(size: int, rate: float) -> Array:
+    """Return the indices below ``size``, in order, of which each is chosen for itself with probability ``rate``.
+
+    Poisson sampling by the operating system's random bytes: 53 of them decide about each index, and the probability is
+    ``rate`` up to 2⁻⁵⁴.
+    """
+    chosen: Array = np.flatnonzero(_uniform(size) < rate)
+    return chosen
 
 
 def _uniform(size: int) -> Array:

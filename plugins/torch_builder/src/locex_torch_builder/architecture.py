@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from locex.api import BuildContext, ModelSignature
+from locex.api import LoadContext, ModelSignature
 from locex.artefacts.architecture import create, write_trained
 from locex.artefacts.archive import read_entry
 from locex.artefacts.manifest import WEIGHTS, Manifest, read_manifest, require_fitting
@@ -25,7 +25,7 @@ class ArchitectureModel(LoadedModel):
     kind = "named architecture"
     formats = frozenset({"safetensors", "pt2", "torchscript", "onnx"})
 
-    def __init__(self, module: nn.Module, manifest: Manifest, context: BuildContext) -> None:
+    def __init__(self, module: nn.Module, manifest: Manifest, context: LoadContext) -> None:
         """Take the signature from the module, where it tells one."""
         super().__init__(module, getattr(module, "signature", ModelSignature(None, None)), context.warn)
         self._manifest = manifest
@@ -35,7 +35,7 @@ class ArchitectureModel(LoadedModel):
         return write_trained(folder, self._manifest, weights_of(self.module))
 
 
-def load_architecture(archive: zipfile.ZipFile, context: BuildContext) -> ArchitectureModel:
+def load_architecture(archive: zipfile.ZipFile, context: LoadContext) -> ArchitectureModel:
     """Make the module that the manifest names, with the weights of the archive if it holds any."""
     manifest = read_manifest(archive, "pytorch")
     module = create(manifest, context)

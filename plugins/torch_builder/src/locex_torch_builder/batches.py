@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +12,10 @@ from torch import Tensor
 
 from locex.artefacts import batches
 from locex.artefacts.batches import derived_seed
+
+if TYPE_CHECKING:
+    from locex.api import GradientSource
+    from locex.schemas.job import TrainConfig
 
 
 class BatchPlan(batches.BatchPlan[Tensor]):
@@ -22,6 +27,22 @@ class BatchPlan(batches.BatchPlan[Tensor]):
     def generator(self, epoch: int, step: int) -> np.random.Generator:
         """Return the generator of the draws that augment the batch of a step of an epoch."""
         return np.random.default_rng((*self._seeds, epoch, step))
+
+
+class DelegatedPlan(BatchPlan):
+    """The batches of one round that another chooses: a privacy mechanism."""
+
+    def __init__(
+        self, source: GradientSource, examples: int, config: TrainConfig, *, seed: int, server_round: int
+    ) -> None:
+        """Take every epoch from ``source``."""
+        super().__init__(examples, config, seed=seed, server_round=server_round)
+        self._source, self._config = source, config
+
+    def epoch(self, number: int) -> Iterator[Tensor]:  # noqa: ARG002 -- every epoch is drawn anew
+        """Yield the indices of each batch, which may be none."""
+        for index in self._source.epoch(self._config):
+            yield torch.from_numpy(index)
 
 
 @contextmanager

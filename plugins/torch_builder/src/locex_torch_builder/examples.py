@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from locex.api import Augment, Dataset
+from locex.artefacts.batches import one_by_one
 from locex.errors import FormatMismatch
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ class Examples(Protocol):
 
     def in_order(self, size: int) -> Iterator[Batch]:
         """Yield batches of a size in the order of the data."""
+
+    def augment_one_by_one(self) -> None:
+        """Let no augmentation see two examples at once."""
 
 
 def examples_of(data: Dataset, targets: Targets, device: torch.device, augment: Augment | None = None) -> Examples:
@@ -70,6 +74,9 @@ class PlacedExamples:
         """Yield views."""
         return zip(torch.split(self._x, size), torch.split(self._y, size), strict=True)
 
+    def augment_one_by_one(self) -> None:
+        """Do nothing: these examples are not augmented."""
+
 
 class ReadExamples:
     """Examples that are read, and augmented, for each batch anew."""
@@ -98,6 +105,10 @@ class ReadExamples:
         for start in range(0, len(self), size):
             rows = slice(start, start + size)
             yield self._tensors(Dataset(self._data.x[rows], self._data.y[rows]))
+
+    def augment_one_by_one(self) -> None:
+        """Augment each example of a batch alone."""
+        self._augment = self._augment and one_by_one(self._augment)
 
     def _tensors(self, batch: Dataset) -> Batch:
         return as_tensor(batch.x).to(self._device), self._targets(as_tensor(batch.y)).to(self._device)

@@ -66,6 +66,16 @@ class Schedule:
                 errors=[{"path": f"{self._path}/monitor", "message": message}],
             )
 
+    def require_blind(self) -> None:
+        """Raise `InvalidConfiguration` for a scheduler that watches a metric: weights would tell of it."""
+        if self.monitor is not None:
+            message = f"a scheduler that monitors {self.monitor} does not go with private gradients"
+            raise InvalidConfiguration(
+                message,
+                remedy="choose a scheduler that follows a plan, e.g. steplr",
+                errors=[{"path": self._path, "message": message}],
+            )
+
     def after_step(self) -> None:
         """Tell that the optimizer made a step."""
         if self._warmup is not None:

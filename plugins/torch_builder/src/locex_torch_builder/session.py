@@ -13,10 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from locex.api import Augment, BuildContext, Dataset, Evaluation, FitResult, ModelSignature, Stopped
+from locex.api import (
+    Augment,
+    BuildContext,
+    Dataset,
+    Differentiable,
+    Evaluation,
+    FitResult,
+    GradientSource,
+    ModelSignature,
+    Stopped,
+)
 from locex.errors import DataUnavailable, InvalidModel, LocexError
 from locex_torch_builder.artefact import load_model
-from locex_torch_builder.batches import BatchPlan, seeded
+from locex_torch_builder.batches import BatchPlan, DelegatedPlan, seeded
 from locex_torch_builder.evaluation import evaluate
 from locex_torch_builder.examples import Examples, as_tensor, examples_of
 from locex_torch_builder.export import export_model, require_formats
@@ -44,7 +54,7 @@ class _Part:
 
 
 class PytorchSession:
-    """Implements `locex.api.TrainingSession`, on the GPU where there is one, else on the CPU."""
+    """Implements `locex.api.PrivateSession`, on the GPU where there is one, else on the CPU."""
 
     signature: ModelSignature
 
@@ -68,6 +78,7 @@ class PytorchSession:
         self._trainer = Trainer(self._forward, self._loss, self._optimizer, self._trainable(), options)
         self._schedule = Schedule(self._optimizer, context)
         self._schedule.require_monitor(self._names(options))
+        self._source: GradientSource | None = None
         if options.compile and len(self._train.examples):
             self._compile(context)
 
@@ -99,9 +110,26 @@ class PytorchSession:
         return names + [f"val_{name}" for name in names if len(self._test.examples)]
 
     def _compile(self, context: BuildContext) -> None:
-        count = min(context.config.batch_size, len(self._train.examples))
-        inputs, _ = self._train.examples.batch(torch.arange(count), lambda: np.random.default_rng(self._seed))
+        inputs, _ = self._first(context.config.batch_size)
         self._forward.compile(inputs, context.warn)
+
+    def _first(self, count: int) -> tuple[Tensor, Tensor]:
+        index = torch.arange(min(count, len(self._train.examples)))
+        return self._train.examples.batch(index, lambda: np.random.default_rng(self._seed))
+
+    def differentiable(self) -> Differentiable:
+        """Return the module with its trained parameters."""
+        parameters, examples = self._trainable(), len(self._train.examples)
+        return Differentiable(
+            "torch", self._forward.module, parameters, self._loss.function, examples, lambda: self._first(2)
+        )
+
+    def take_gradients_from(self, source: GradientSource) -> None:
+        """Let ``source`` make batches and gradients; raise `InvalidConfiguration` for what does not go with it."""
+        self._schedule.require_blind()
+        self._trainer.take_gradients_from(source)
+        self._train.examples.augment_one_by_one()
+        self._source = source
 
     def get_parameters(self) -> dict[str, Array]:
         """Return copies of the model's tensors by name, in the order of ``state_dict``."""
@@ -126,12 +154,11 @@ class PytorchSession:
         `DataUnavailable` without training data, and `LocexError` (``training-diverged``) where the loss is not
         finite. ``proximal_mu`` adds FedProx's term (Li et al. 2020), which the loss told does not hold.
         """
-        examples = len(self._train.examples)
-        if not examples:
+        if not len(self._train.examples):
             raise DataUnavailable("there is no training data", remedy="check the node's data source")
         self._schedule.follow(config.learning_rate)
         self._trainer.begin(proximal_mu)
-        plan = BatchPlan(examples, config, seed=self._seed, server_round=server_round)
+        plan = self._plan(config, server_round)
         with seeded(self._forward.device, self._seed, server_round):
             for epoch in range(config.epochs):
                 measured = self._schedule.monitor is not None or epoch == config.epochs - 1
@@ -139,23 +166,32 @@ class PytorchSession:
                 metrics = self._epoch(plan, epoch, tally, config)
         return FitResult(tally.examples, metrics)
 
+    def _plan(self, config: TrainConfig, server_round: int) -> BatchPlan:
+        examples, seeds = len(self._train.examples), {"seed": self._seed, "server_round": server_round}
+        if self._source is not None:
+            return DelegatedPlan(self._source, examples, config, **seeds)
+        return BatchPlan(examples, config, **seeds)
+
     def _epoch(self, plan: BatchPlan, epoch: int, tally: Tally, config: TrainConfig) -> dict[str, float]:
         self._forward.train()
         warming = self._schedule.warming
         for step, index in enumerate(plan.epoch(epoch)):
             if self._should_stop():
                 raise Stopped
-            inputs, targets = self._train.examples.batch(index, partial(plan.generator, epoch, step))
-            loss, outputs = self._trainer.step(inputs, targets)
+            if len(index):
+                inputs, targets = self._train.examples.batch(index, partial(plan.generator, epoch, step))
+                loss, outputs = self._trainer.step(inputs, targets)
+                tally.add(loss, outputs, targets)
+            else:
+                self._trainer.step_on_nothing()
             self._schedule.after_step()
-            tally.add(loss, outputs, targets)
-        if not math.isfinite(tally.loss()):
+        if tally.examples and not math.isfinite(tally.loss()):
             raise LocexError(
                 f"the training diverged: the loss of epoch {epoch + 1} is {tally.loss()}",
                 remedy="lower the learning rate, warm up, or check the data for extreme values",
                 code="training-diverged",
             )
-        metrics = {"loss": tally.loss(), **tally.metrics()}
+        metrics = {"loss": tally.loss(), **tally.metrics()} if tally.examples else {}
         if (self._schedule.monitor or "").startswith("val_"):
             seen = self.evaluate(config)
             metrics |= {f"val_{name}": value for name, value in (("loss", seen.loss), *seen.metrics.items())}

@@ -12,7 +12,7 @@ from typing import IO
 import torch
 from torch import nn
 
-from locex.api import BuildContext, ModelSignature
+from locex.api import LoadContext, ModelSignature
 from locex.artefacts.archive import open_archive, read_entry
 from locex.artefacts.formats import wrong_format
 from locex.artefacts.programs import require_programs
@@ -27,7 +27,7 @@ class ScriptedModel(LoadedModel):
     kind = "TorchScript program"
     formats = frozenset({"safetensors", "torchscript", "onnx"})  # torch.export takes no TorchScript
 
-    def __init__(self, module: nn.Module, context: BuildContext) -> None:
+    def __init__(self, module: nn.Module, context: LoadContext) -> None:
         """Leave the signature open: a program does not tell it."""
         super().__init__(module, ModelSignature(None, None), context.warn)
 
@@ -46,7 +46,7 @@ def is_torchscript(names: Iterable[str]) -> bool:
     return {"constants.pkl", "code"} <= inner
 
 
-def load_torchscript(file: IO[bytes], context: BuildContext) -> ScriptedModel:
+def load_torchscript(file: IO[bytes], context: LoadContext) -> ScriptedModel:
     """Load a program onto the CPU, if the site takes programs."""
     require_programs(context, "TorchScript", "a torch.export archive (.pt2), or a named architecture with weights")
     file.seek(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from locex.errors import InvalidConfiguration
 from locex_torch_builder.forward import Forward
 from locex_torch_builder.losses import Loss
 from locex_torch_builder.options import PytorchBuilderConfig
+
+if TYPE_CHECKING:
+    from locex.api import GradientSource
 
 _TOGETHER = {"SGD", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop"}
 """Optimizers that give bit-equal weights on the CPU whether they update tensors one by one or all at once."""
@@ -39,6 +43,7 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(forward.device.type) if forward.precision == torch.float16 else None
         self._anchor: list[Tensor] = []
         self._mu = 0.0
+        self._source: GradientSource | None = None
         self._refuse_what_does_not_go_together()
         if forward.device.type == "cpu":
             _update_fast(optimizer)
@@ -55,6 +60,22 @@ class Trainer:
         if self._scaler and isinstance(self._optimizer, LBFGS):
             raise _invalid("mixed_precision", "LBFGS evaluates a loss that float16 would scale: choose bfloat16")
 
+    def take_gradients_from(self, source: GradientSource) -> None:
+        """Leave gradients to ``source``; raise `InvalidConfiguration` for what needs others than it gives."""
+        if isinstance(self._optimizer, LBFGS | SparseAdam):
+            name = type(self._optimizer).__name__
+            reason = "searches with many gradients a step" if name == "LBFGS" else "takes sparse gradients only"
+            message = f"{name} {reason}: it does not go with private gradients"
+            raise InvalidConfiguration(
+                message,
+                remedy="choose another optimizer, e.g. sgd or adam",
+                errors=[{"path": "/optimizer_config/optimizer", "message": message}],
+            )
+        for option in ("mixed_precision", "compile"):
+            if getattr(self._options, option):
+                raise _invalid(option, f"{option} does not go with private gradients")
+        self._source = source
+
     def begin(self, mu: float) -> None:
         """Begin a round; ``mu`` over 0 pulls towards the weights of now (FedProx, Li et al. 2020)."""
         self._mu = mu
@@ -64,6 +85,10 @@ class Trainer:
         """Train on a batch; return its loss, without FedProx's term, and the outputs, both from before the step."""
         if isinstance(self._optimizer, LBFGS):
             return self._search(self._optimizer, inputs, targets)
+        if self._source is not None:
+            loss, outputs, gradients = self._source.gradients(inputs, targets)
+            self._descend(gradients)
+            return loss, outputs
         outputs = self._forward(inputs)
         loss = self._loss(outputs, targets)
         self._optimizer.zero_grad()
@@ -78,6 +103,17 @@ class Trainer:
             self._change_gradients()
             self._optimizer.step()
         return loss, outputs
+
+    def step_on_nothing(self) -> None:
+        """Make the step of a batch without examples, with the gradients that are given for it."""
+        assert self._source is not None
+        self._descend(self._source.gradients_of_nothing())
+
+    def _descend(self, gradients: Sequence[Tensor]) -> None:
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self._change_gradients()
+        self._optimizer.step()
 
     def _search(self, optimizer: LBFGS, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Let LBFGS evaluate the batch as often as it likes; what it minimizes has FedProx's term."""
@@ -140,6 +176,6 @@ def _update_fast(optimizer: Optimizer) -> None:
 def _invalid(option: str, message: str) -> InvalidConfiguration:
     return InvalidConfiguration(
         message,
-        remedy=f"leave out {option}, or choose another optimizer",
+        remedy=f"leave out {option}, or what it does not go with",
         errors=[{"path": f"/builder/{option}", "message": message}],
     )

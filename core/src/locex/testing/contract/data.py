@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from locex.api import DataSource
+from locex.pipelines.steps import disagreement
+from locex.pipelines.trail import describe
 from locex.testing.contract.verdict import Verdict
-from locex.worker.steps import disagreement
-from locex.worker.trail import describe
 
 
 def try_source(source: DataSource) -> Verdict:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from locex.api import Dataset, FittedTransform, RandomTransform, Transform
+from locex.pipelines.steps import disagreement
+from locex.pipelines.trail import describe
 from locex.schemas.data_format import DataFormat
 from locex.testing.contract.examples import examples_of
 from locex.testing.contract.verdict import Verdict
-from locex.worker.steps import disagreement
-from locex.worker.trail import describe
 
 _HALVES = (slice(None, 5), slice(5, None))
 

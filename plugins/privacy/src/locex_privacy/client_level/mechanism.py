@@ -50,10 +50,14 @@ def trust_of(rules: NodeRules) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Charged:
-    """A round that was paid for: its clipping norm, and whether the server wants the norm bit."""
+    """A round that was paid for: its clipping norm, and the norm that the bit is to be told of, if it is wanted.
+
+    The bit is of the norm that the server named, however much of it the node follows: a server whose norm never
+    seemed to be reached would raise it, and its noise, without end.
+    """
 
     clip_norm: float
-    tells_bit: bool
+    bit_of: float | None
 
 
 class ClientLevelMechanism:
@@ -93,9 +97,10 @@ class ClientLevelMechanism:
         instruction = read_instruction(config)
         if self._rules.server_side_noising:
             self._require_noise_of(instruction)
-        clip_norm = min(instruction.clip_norm or self._rules.clip_norm, self._rules.max_clip_norm)
+        named = instruction.clip_norm or self._rules.clip_norm
+        wanted = instruction.adaptive and self._rules.bit_stddev is not None
         self._budget.charge(gaussian_event(self._rules.noise_multiplier))
-        self._charged = _Charged(clip_norm, instruction.adaptive and self._rules.bit_stddev is not None)
+        self._charged = _Charged(min(named, self._rules.max_clip_norm), named if wanted else None)
 
     def incoming(
         self,
@@ -128,7 +133,9 @@ class ClientLevelMechanism:
                 remedy="lower the learning rate",
             )
         scale = clip_factor(norm, charged.clip_norm) * self._weight(update.examples)
-        metrics: dict[str, Scalar] = {NORM_BIT: self._bit(norm <= charged.clip_norm)} if charged.tells_bit else {}
+        metrics: dict[str, Scalar] = {}
+        if charged.bit_of is not None:
+            metrics[NORM_BIT] = self._bit(norm <= charged.bit_of)
         return Update(self._released(update, scale, charged.clip_norm), update.reference, examples=1, metrics=metrics)
 
     def state(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from locex.api import (
 )
 from locex.errors import BadParameters, PrivacyRefused
 from locex.hookspecs import hookimpl
+from locex_privacy.combinations import refuse_senseless
 from locex_privacy.homomorphic.config import HomomorphicConfig
 from locex_privacy.homomorphic.instruction import CLIENTS, KEY
 from locex_privacy.homomorphic.keys import KeyFile
@@ -161,8 +162,9 @@ class Homomorphic:
         return HomomorphicConfig
 
     @hookimpl
-    def locex_review_privacy(self, config: HomomorphicConfig, review: PrivacyReview) -> list[str]:  # noqa: ARG002 -- rules on pairs stand elsewhere
-        """Look at the key before the job is taken."""
+    def locex_review_privacy(self, config: HomomorphicConfig, review: PrivacyReview) -> list[str]:
+        """Refuse what does not go together with it, and look at the key, before the job is taken."""
+        refuse_senseless("homomorphic", review)
         key, warnings = secret_key(config)
         told = f"homomorphic needs locex's collector, with the public half of key {key.key_id}"
         return [f"{told}: no stock Flower server adds ciphertexts", *warnings]

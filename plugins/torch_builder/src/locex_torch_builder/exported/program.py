@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from locex.api import BuildContext, ModelSignature, TensorSpec
+from locex.api import LoadContext, ModelSignature, TensorInfo, TensorSpec
+from locex.artefacts.datatypes import datatype_named
 from locex.errors import InvalidModel
 from locex_torch_builder.exported.archive import rewritten
 from locex_torch_builder.exported.modes import Modes
@@ -25,7 +26,7 @@ class ExportedModel(LoadedModel):
     kind = "torch.export program"
     formats = frozenset({"safetensors", "pt2", "torchscript", "onnx"})
 
-    def __init__(self, program: torch.export.ExportedProgram, context: BuildContext) -> None:
+    def __init__(self, program: torch.export.ExportedProgram, context: LoadContext) -> None:
         """Take the signature from the graph."""
         self._program = program
         module = program.module(check_guards=False)
@@ -58,10 +59,29 @@ def is_exported(names: Iterable[str]) -> bool:
     return any(PurePosixPath(name).name == "archive_format" for name in names)
 
 
-def load_exported(archive: zipfile.ZipFile, context: BuildContext) -> ExportedModel:
+def load_exported(archive: zipfile.ZipFile, context: LoadContext) -> ExportedModel:
     """Load a program, checked and without anything but its graph and tensors."""
+    program = load_program(archive)
     with loading("torch.export archive", REMEDY):
-        return ExportedModel(torch.export.load(rewritten(archive)), context)
+        return ExportedModel(program, context)
+
+
+def load_program(archive: zipfile.ZipFile) -> torch.export.ExportedProgram:
+    """Load a program, checked, whatever its inputs and outputs are."""
+    with loading("torch.export archive", REMEDY):
+        return torch.export.load(rewritten(archive))
+
+
+def inputs_of(program: torch.export.ExportedProgram) -> list[TensorInfo]:
+    """Return what a program takes, in order; raise `InvalidModel` for inputs that are no tensors."""
+    nodes = {node.name: node for node in program.graph.nodes}
+    found = []
+    for name in map(str, program.graph_signature.user_inputs):
+        tensor = _meta(nodes[name])
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        sizes = tuple(size if isinstance(size, int) else -1 for size in tensor.shape)
+        found.append(TensorInfo(name, datatype_named(dtype, name), sizes))
+    return found
 
 
 def signature_of(program: torch.export.ExportedProgram) -> ModelSignature:

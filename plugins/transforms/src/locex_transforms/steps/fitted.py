@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
+from collections.abc import Mapping
 
 import numpy as np
 from pydantic import Field
@@ -44,6 +45,17 @@ class ScalerStep(SideStep):
         self._shift, self._width = shift, width
         log.info("%s learned: subtract %s, divide by %s", self.name, shift.ravel()[:64], width.ravel()[:64])
 
+    def state(self) -> dict[str, Array]:
+        """Return what is subtracted and what is divided by, in float64."""
+        shift, width = self._statistics()
+        return {"shift": shift, "width": width}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Take up both; raise `ValueError` where they are not there, or not finite."""
+        self._shift, self._width = finite(self.name, state, "shift"), finite(self.name, state, "width")
+        if not self._width.all():
+            raise ValueError(f"{self.name} would divide by 0")
+
     @abstractmethod
     def learned(self, array: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
         """Return what is subtracted and what is divided by, of the array reduced over ``axes``, 0 among them."""
@@ -74,6 +86,16 @@ class ScalerStep(SideStep):
             return (0,)
         kept = 1 + self.axis(self._axis, sizes)
         return tuple(axis for axis in range(len(sizes) + 1) if axis != kept)
+
+
+def finite(step: str, state: Mapping[str, Array], name: str) -> Array:
+    """Return an array of a saved state in float64; raise `ValueError` where it is absent or holds NaN or infinity."""
+    if name not in state:
+        raise ValueError(f"{step} is restored from a state without {name}")
+    array = np.asarray(state[name], np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{step} is restored from NaN or infinity in {name}")
+    return array
 
 
 def nonzero(width: Array) -> Array:

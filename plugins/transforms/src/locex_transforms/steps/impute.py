@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from pydantic import Field
 from locex.api import Array, Dataset, Transform
 from locex.schemas.data_format import TensorFormat
 from locex_transforms.batches import batches
+from locex_transforms.steps.fitted import finite
 from locex_transforms.steps.plugin import StepPlugin
 from locex_transforms.steps.side import SideConfig, SideStep
 
@@ -77,6 +79,16 @@ class MeanImputeStep(ImputeStep):
             total = total + np.where(absent, 0, chunk).sum(0, dtype=np.float64)
             count = count + (~absent).sum(0)
         self._fill = total / np.maximum(count, 1)
+
+    def state(self) -> dict[str, Array]:
+        """Return each position's mean, in float64."""
+        if self._fill is None:
+            raise ValueError("impute has not learned from training data yet")
+        return {"mean": self._fill}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Take up the means; raise `ValueError` where they are not there, or not finite."""
+        self._fill = finite(self.name, state, "mean")
 
 
 def _step(config: ImputeConfig) -> Transform:

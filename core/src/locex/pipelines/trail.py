@@ -9,8 +9,8 @@ import numpy as np
 
 from locex.api import ModelSignature, TensorSpec
 from locex.errors import FormatMismatch, StepFailed
+from locex.pipelines.steps import Step
 from locex.schemas.data_format import DataFormat, SideFormat, TensorFormat
-from locex.worker.steps import Step
 
 Trail = list[tuple[str, DataFormat]]
 """The format at the source and after every step."""
@@ -48,9 +48,9 @@ def differences(final: DataFormat, signature: ModelSignature, declared: DataForm
     """Return what differs between the data's format and the model's; ``declared`` is the site's word of the latter."""
     faults = [] if declared is None else _from_declared(final, declared)
     if signature.input is not None:
-        faults += _against("x", final.x, signature.input)
+        faults += against("x", final.x, signature.input)
     if signature.output is not None:
-        faults += _against("y", final.y, signature.output)
+        faults += against("y", final.y, signature.output)
     return faults
 
 
@@ -101,7 +101,8 @@ def _from_declared(final: DataFormat, declared: DataFormat) -> list[str]:
     return faults
 
 
-def _against(side: str, form: SideFormat, spec: TensorSpec) -> list[str]:
+def against(side: str, form: SideFormat, spec: TensorSpec) -> list[str]:
+    """Return what differs between the format of one side and a tensor that a model takes (x) or gives (y)."""
     if len(form.data_types) != 1:
         return [f"{side} has {len(form.data_types)} kinds, the model has one tensor"]
     (tensor,) = form.data_types.values()

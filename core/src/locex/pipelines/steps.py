@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from locex.api import Array, Augment, Dataset, FittedTransform, Needs, RandomTransform, Transform
-from locex.errors import FormatMismatch, LocexError, StepFailed
+from locex.api import Array, Augment, Dataset, FittedTransform, Needs, RandomTransform, SharingTransform, Transform
+from locex.errors import BrokenPlugin, FormatMismatch, LocexError, StepFailed
+from locex.plugins.host import Configured, Host
 from locex.schemas.data_format import DataFormat, SideFormat
 
+_MEMBERS = ("needs", "transform_format", "transform_data")
 _TEXT = "US"  # NumPy's kinds of text, whose types have a length
 
 
@@ -26,6 +29,8 @@ class Step:
     twin: Step | None = None
     """The step whose transform this one shares."""
     fitted: bool = False
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """The valid fields that it was made with."""
 
     @property
     def random(self) -> bool:
@@ -37,6 +42,18 @@ class Step:
         """Whether it must see training data before it transforms any."""
         known = self.fitted or (self.twin is not None and self.twin.fitted)
         return isinstance(self.transform, FittedTransform) and not known
+
+
+def made_by(host: Host, plugin: Configured, number: int, where: str = "") -> Step:
+    """Return the step that a plugin makes; ``number`` and ``where`` are its place in a pipeline, for people."""
+    entry = plugin.loaded.entry
+    label = f"step {number} ({entry.name}){where}"
+    with contained(label, "was made"):
+        transform = host.transform(plugin)
+    lacking = [name for name in _MEMBERS if not hasattr(transform, name)]
+    if lacking:
+        raise BrokenPlugin(entry.kind, entry.name, entry.origin, f"its step has no {', '.join(lacking)}")
+    return Step(entry.name, transform, label, fields=plugin.config.model_dump(mode="json", exclude_none=True))
 
 
 class Skipped:
@@ -75,15 +92,24 @@ def fit(step: Step, train: Dataset) -> None:
     step.fitted = True
 
 
-def transformed(step: Step, data: Dataset, form: DataFormat, generator: np.random.Generator | None = None) -> Dataset:
+def transformed(
+    step: Step,
+    data: Dataset,
+    form: DataFormat,
+    generator: np.random.Generator | None = None,
+    values: dict[str, Any] | None = None,
+) -> Dataset:
     """Return what a step makes of examples, or raise what is wrong with it.
 
-    ``form`` is the format that its own rule promises. A step that draws does so from ``generator``.
+    ``form`` is the format that its own rule promises. A step that draws does so from ``generator``; ``values`` are
+    those that the steps of one request share.
     """
     given = _protected(data)
     with contained(step.label, "transformed"):
         if generator is not None and isinstance(step.transform, RandomTransform):
             made = step.transform.transform_batch(given, generator)
+        elif values is not None and isinstance(step.transform, SharingTransform):
+            made = step.transform.transform_request(given, values)
         else:
             made = step.transform.transform_data(given)
     _check(step, made, len(data), form)
@@ -132,15 +158,19 @@ def _check(step: Step, made: Dataset, examples: int, form: DataFormat) -> None:
 
 
 def disagreement(array: Array, form: SideFormat) -> str | None:
-    """Return how an array differs from its format, or None."""
+    """Return how an array differs from its format, or None; a size of -1 in the format is any."""
     if len(form.data_types) != 1:
         return None  # several kinds share one array in ways that only their steps know
     (tensor,) = form.data_types.values()
-    if list(array.shape[1:]) != tensor.size:
+    if not _same_size(array.shape[1:], tensor.size):
         return f"size {list(array.shape[1:])} instead of {tensor.size}"
     if tensor.dtype and not _same_type(array.dtype, np.dtype(tensor.dtype)):
         return f"type {array.dtype} instead of {tensor.dtype}"
     return None
+
+
+def _same_size(have: Sequence[int], want: Sequence[int]) -> bool:
+    return len(have) == len(want) and all(one in (-1, size) for size, one in zip(have, want, strict=True))
 
 
 def _same_type(have: np.dtype[np.generic], want: np.dtype[np.generic]) -> bool:

@@ -1,0 +1,1 @@
+"""Pipelines of transformations, as trainings and the serving of models use them alike."""

@@ -1,0 +1,1 @@
+"""Local inference: the Open Inference Protocol over HTTP and gRPC."""

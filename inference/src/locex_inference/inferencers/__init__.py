@@ -1,0 +1,1 @@
+"""Inferencers: onnxruntime in this process, every other one in a process of its own."""

@@ -1,0 +1,1 @@
+"""Pre- and postprocessing: the steps of a pipeline around a model."""
