@@ -101,6 +101,14 @@ async def test_below_the_threshold_a_round_is_tried_again_and_then_fails(secure)
 
 
 @pytest.mark.slow
+async def test_more_nodes_than_the_modulus_can_sum_end_the_training(secure):
+    plan = {**PLAN, "num_rounds": 50, "min_available_clients": 2}  # the third node may come late
+    engine = await secure(plan, quantization_range=2**31 - 1)
+    assert await engine.end() == 1
+    assert "3 nodes are more than secagg can sum" in engine.messages[-1]["error"]["message"]
+
+
+@pytest.mark.slow
 async def test_a_killed_training_goes_on_with_the_rounds_that_are_left(secure, training_engine, tmp_path):
     plan = {**PLAN, "num_rounds": 3}
     engine = await secure(plan)
@@ -119,6 +127,12 @@ async def test_a_killed_training_goes_on_with_the_rounds_that_are_left(secure, t
     [
         ({"federation": "flower-grpc"}, {}, "flower-grpc has one", "/federation"),
         ({"plan": {"min_fit_clients": 1}}, {}, "a secure sum needs 2 nodes", "/strategy_conf/min_fit_clients"),
+        (
+            {"plan": {"min_fit_clients": 1025}},
+            {},
+            "1025 nodes is more than secagg can sum",
+            "/privacy-mechanisms/secagg/quantization_range",
+        ),
         ({}, {"compression": {}}, "compressed updates", "/privacy-mechanisms/compression"),
         ({}, {"dp-adaptive": {}}, "its clipping norm", "/privacy-mechanisms/dp-adaptive"),
         (

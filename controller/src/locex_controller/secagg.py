@@ -76,6 +76,11 @@ class SecAggConfig(PluginConfig):
             raise ValueError("modulus_range must be at least twice quantization_range, else sums wrap")
         return self
 
+    @property
+    def most(self) -> int:
+        """The most nodes whose sum cannot wrap."""
+        return self.modulus_range // self.quantization_range
+
 
 class SecAgg:
     """Secure aggregation: the average of all nodes is all that the collector learns of their weights."""
@@ -135,6 +140,13 @@ def secure_sum(spec: TrainingSpec, decoders: Sequence[ContributionDecoder]) -> S
             f"min_fit_clients is {spec.plan.min_fit_clients}, a secure sum needs {fewest} nodes",
             "raise min_fit_clients; the more nodes, the less a sum tells of one of them",
             "/strategy_conf/min_fit_clients",
+        )
+    if spec.plan.needed() > config.most:
+        raise _refused(
+            f"a round of {spec.plan.needed()} nodes is more than secagg can sum: modulus_range / quantization_range is "
+            f"{config.most}",
+            "lower quantization_range, or the number of nodes",
+            "/privacy-mechanisms/secagg/quantization_range",
         )
     return config
 

@@ -40,10 +40,10 @@ class SecAggWire(SuperLinkWire):
         costs nothing but its share, as long as enough are left to remove its masks.
         """
         left, replies = list(nodes), Replies[Contribution]()
-        most = self._secagg.modulus_range // self._secagg.quantization_range
-        if len(left) > most:
+        if len(left) > self._secagg.most:
             raise InvalidConfiguration(
-                f"{len(left)} nodes are more than secagg can sum: modulus_range / quantization_range is {most}",
+                f"{len(left)} nodes are more than secagg can sum: modulus_range / quantization_range is "
+                f"{self._secagg.most}",
                 remedy="lower quantization_range or fraction_fit",
             )
         while True:
