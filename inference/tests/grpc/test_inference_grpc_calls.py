@@ -92,6 +92,7 @@ def refused(call, *arguments, **options):
         (request("echo-FP16", raw=None, datatype="FP16"), StatusCode.INVALID_ARGUMENT, "raw"),
         (request("echo-BYTES", (1, 1), b"\x05\0\0\0ab", datatype="BYTES"), StatusCode.INVALID_ARGUMENT, "text"),
         (request("echo-BYTES", (1, 2**40), b"\0\0\0\0", datatype="BYTES"), StatusCode.INVALID_ARGUMENT, "texts"),
+        (request("echo-BOOL", (1, 2), b"\x01\x02", datatype="BOOL"), StatusCode.INVALID_ARGUMENT, "neither"),
         (request("broken", (1, 1), bytes(4)), StatusCode.INTERNAL, "broken"),
     ],
 )
@@ -283,9 +284,15 @@ def test_shared_memory_that_is_off_is_refused(start_service):
 def test_calls_under_way_end_when_the_server_stops(start_service):
     with start_service() as found, grpc.insecure_channel(found.address) as channel:
         call = occupy(found.models.gate, service_pb2_grpc.GRPCInferenceServiceStub(channel))
-        releasing = threading.Timer(0.05, found.models.gate.open.set)
-        releasing.start()
-        found.call(found.server.stop(30))
+        stopping = found.send(found.server.stop(30))
+        with grpc.insecure_channel(found.address) as another:
+            newcomer = service_pb2_grpc.GRPCInferenceServiceStub(another)
+            assert (
+                refused(newcomer.ServerLive, service_pb2.ServerLiveRequest(), timeout=30).code()
+                == StatusCode.UNAVAILABLE
+            )
+        found.models.gate.open.set()
+        stopping.result(30)
         assert call.result(30).outputs[0].name == "y"
 
 
