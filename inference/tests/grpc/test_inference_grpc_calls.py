@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from grpc import StatusCode
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from locex.errors import InvalidConfiguration
@@ -284,13 +285,10 @@ def test_shared_memory_that_is_off_is_refused(start_service):
 def test_calls_under_way_end_when_the_server_stops(start_service):
     with start_service() as found, grpc.insecure_channel(found.address) as channel:
         call = occupy(found.models.gate, service_pb2_grpc.GRPCInferenceServiceStub(channel))
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
         stopping = found.send(found.server.stop(30))
-        with grpc.insecure_channel(found.address) as another:
-            newcomer = service_pb2_grpc.GRPCInferenceServiceStub(another)
-            assert (
-                refused(newcomer.ServerLive, service_pb2.ServerLiveRequest(), timeout=30).code()
-                == StatusCode.UNAVAILABLE
-            )
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
         found.models.gate.open.set()
         stopping.result(30)
         assert call.result(30).outputs[0].name == "y"
