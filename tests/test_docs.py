@@ -36,6 +36,9 @@ from locex.web.problems import STATUS
 from locex_controller.request import _PLANNED, ServerConf, TrainingRequest, parse_request
 from locex_controller.service import init_app as init_collector
 from locex_controller.settings import CollectorSettings
+from locex_inference.errors import InferenceError
+from locex_inference.grpc.status import MalformedMessage
+from locex_inference.shared_memory import UnknownRegion
 from locex_server.app import init_app as init_node
 from locex_server.demo import run as demo
 
@@ -122,10 +125,26 @@ def test_every_error_code_is_documented_with_its_status():
         codes |= set(re.findall(r'\bcode\s*=\s*"([a-z]+(?:-[a-z]+)+|[a-z]+)"', path.read_text(encoding="utf-8")))
     codes |= {error.code for error in vars(locex.errors).values() if isinstance(error, type) and hasattr(error, "code")}
     assert codes - told.keys() == set()
-    for code, status in STATUS.items():
+    statuses = STATUS | {error.code: error.http for error in inference_errors(InferenceError)}
+    for code, status in statuses.items():
         assert told[code][1] == str(status), code
-    unmapped = codes - STATUS.keys() - {"not-found", "method-not-allowed"}
+    unmapped = codes - statuses.keys() - {"not-found", "method-not-allowed"}
     assert {told[code][1] for code in unmapped} == {"–"}
+
+
+def inference_errors(kind):
+    yield kind
+    for each in kind.__subclasses__():
+        yield from inference_errors(each)
+
+
+def test_errors_of_inference_are_documented_with_their_grpc_status():
+    table = section(read("errors.md"), "## In the inference protocol")
+    told = {row[0].strip("`"): row[2].strip("`") for row in rows(table) if row[0].startswith("`")}
+    found = {*inference_errors(InferenceError)}
+    assert {MalformedMessage, UnknownRegion} < found
+    for error in found:
+        assert told[error.code] == error.grpc, error.code
 
 
 def test_no_error_is_documented_that_does_not_exist():

@@ -70,18 +70,28 @@ def elements_of(shape: Sequence[int], tensor: str) -> int:
     return math.prod(shape)
 
 
+def shaped(array: Array, shape: Sequence[int], tensor: str) -> Array:
+    """Return an array in its shape; raise `InvalidTensor` for a shape that no array can have."""
+    try:
+        return array.reshape(shape)
+    except ValueError:
+        raise InvalidTensor(f"{tensor!r} has a shape of {len(shape)} axes that no array can have") from None
+
+
 def from_raw(buffer: Buffer, datatype: str, shape: Sequence[int], tensor: str) -> Array:
-    """Return a read-only array over the bytes, without a copy; raise `InvalidTensor` for too few or too many."""
+    """Return a read-only array over the bytes, copied only where they are not aligned; raise `InvalidTensor`."""
     elements = elements_of(shape, tensor)
     dtype = dtype_of(datatype, tensor)
     if datatype == BYTES:
-        return _texts(memoryview(buffer), elements, tensor).reshape(shape)
+        return shaped(_texts(memoryview(buffer), elements, tensor), shape, tensor)
     if len(buffer) != elements * dtype.itemsize:
         raise InvalidTensor(
             f"{tensor!r} of shape {list(shape)} and type {datatype} takes {elements * dtype.itemsize} bytes, "
-            f"{len(buffer)} arrived"
+            f"{len(buffer)} arrived",
         )
-    array = np.frombuffer(buffer, dtype).reshape(shape)
+    array = shaped(np.frombuffer(buffer, dtype), shape, tensor)
+    if not array.flags.aligned:  # models may read with instructions that need it
+        array = array.copy()
     array.flags.writeable = False
     return array
 
@@ -92,7 +102,7 @@ def to_raw(array: Array) -> bytes | memoryview:
     if datatype == BYTES:
         return b"".join(_LENGTH.pack(len(text)) + text for text in map(as_bytes, array.ravel()))
     contiguous = np.ascontiguousarray(array, DTYPES[datatype])
-    return memoryview(contiguous.reshape(-1).view(np.uint8))
+    return contiguous.reshape(-1).view(np.uint8).data
 
 
 def from_values(values: Any, datatype: str, shape: Sequence[int], tensor: str) -> Array:
@@ -106,10 +116,19 @@ def from_values(values: Any, datatype: str, shape: Sequence[int], tensor: str) -
         array: Array = np.empty(len(flat), object)
         array[:] = flat
     else:
-        array = _numbers(values, datatype, dtype, tensor)
+        array = _numbers(_array(values, tensor), datatype, dtype, tensor)
     if array.size != elements:
         raise InvalidTensor(f"{tensor!r} of shape {list(shape)} takes {elements} values, {array.size} arrived")
     return array.reshape(shape)
+
+
+def from_array(numbers: Array, datatype: str, shape: Sequence[int], tensor: str) -> Array:
+    """Return numbers that a parser has put into an array in the form of a tensor; the checks are `from_values`'s."""
+    elements = elements_of(shape, tensor)
+    array = _numbers(numbers, datatype, dtype_of(datatype, tensor), tensor)
+    if array.size != elements:
+        raise InvalidTensor(f"{tensor!r} of shape {list(shape)} takes {elements} values, {array.size} arrived")
+    return shaped(array, shape, tensor)
 
 
 def to_values(array: Array) -> list[Any]:
@@ -130,11 +149,14 @@ def as_bytes(value: Any) -> bytes:
     return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else str(value).encode()
 
 
-def _numbers(values: list[Any], datatype: str, dtype: np.dtype[Any], tensor: str) -> Array:
+def _array(values: list[Any], tensor: str) -> Array:
     try:
-        found: Array = np.asarray(values)
+        return np.asarray(values)
     except (ValueError, OverflowError) as error:
         raise InvalidTensor(f"{tensor!r} holds rows of different lengths, or what is no number: {error}") from None
+
+
+def _numbers(found: Array, datatype: str, dtype: np.dtype[Any], tensor: str) -> Array:
     if not found.size:
         return np.empty(0, dtype)
     kinds = {"b": "b", "u": "ui", "i": "ui", "f": "uif", "V": "uif"}[dtype.kind]
@@ -167,7 +189,7 @@ def _flat(values: list[Any], tensor: str) -> list[Any]:
 def _texts(buffer: memoryview, elements: int, tensor: str) -> Array:
     if elements > len(buffer) // _LENGTH.size:
         raise InvalidTensor(
-            f"{tensor!r} takes {elements} texts with a length of 4 bytes each, {len(buffer)} bytes came"
+            f"{tensor!r} takes {elements} texts with a length of 4 bytes each, {len(buffer)} bytes came",
         )
     array: Array = np.empty(elements, object)
     position = 0

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Sequence
 
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from locex.web import auth, docs, health, metrics, openapi, sse
 from locex.web.endpoint import endpoint
@@ -28,17 +28,22 @@ def create_app(
     access: auth.Access,
     extension: openapi.Extension | None = None,
     body_limit: int = BODY_LIMIT,
+    failures: Middleware = problems,
+    encoded_bodies: bool = False,
 ) -> web.Application:
     """Return an application with the service's routes, documentation, health, metrics and protection.
 
     Services add state by typed keys and lifetimes to ``app.cleanup_ctx``, checks to ``app[READINESS]``, gauges to
-    ``app[METRICS].registry``.
+    ``app[METRICS].registry``. ``failures`` turns what handlers raise into answers. With ``encoded_bodies`` handlers
+    may be called with a compressed body; they bound what comes out.
     """
     every = [*itertools.chain(*routes, health.routes, metrics.routes, openapi.routes, docs.routes)]
     app = web.Application(
         client_max_size=body_limit,
-        middlewares=[metrics.measure, problems, auth.authenticate, _refuse_encoded_bodies],
+        middlewares=[metrics.measure, failures, auth.authenticate],
     )
+    if not encoded_bodies:
+        app.middlewares.append(_refuse_encoded_bodies)
     info = {"title": title, "version": version, "description": description}
     app[BY_HANDLER] = {}
     app[auth.ACCESS] = access

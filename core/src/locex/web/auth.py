@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import ipaddress
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -148,17 +149,22 @@ def is_loopback(host: str) -> bool:
 @web.middleware
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let a request through that has the scope of its route."""
-    access = request.app[ACCESS]
     route = route_of(request)
-    if access.tokens is None:
-        _refuse_strangers(request, access)
-    elif route is not None and route.scope is not None:
-        _require(request, access.tokens, route.scope)
+    admit(request.app[ACCESS], request.headers, route.scope if route else None)
     return await handler(request)
 
 
-def _require(request: web.Request, tokens: Tokens, needed: Scope) -> None:
-    kind, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+def admit(access: Access, headers: Mapping[str, str], needed: Scope | None) -> None:
+    """Raise `Unauthorized` or `Forbidden` for a request that may not have what needs this scope; None: open to all."""
+    if access.tokens is None:
+        _refuse_strangers(headers, access)
+    elif needed is not None:
+        require(access.tokens, headers.get(hdrs.AUTHORIZATION, ""), needed)
+
+
+def require(tokens: Tokens, authorization: str, needed: Scope) -> None:
+    """Raise `Unauthorized` or `Forbidden` where ``Bearer TOKEN`` does not have the scope."""
+    kind, _, token = authorization.partition(" ")
     scope = tokens.scope_of(token.strip()) if kind.lower() == "bearer" else None
     remedy = "send `Authorization: Bearer TOKEN` with a token of the service's token file"
     if scope is None:
@@ -170,15 +176,16 @@ def _require(request: web.Request, tokens: Tokens, needed: Scope) -> None:
         )
 
 
-def _refuse_strangers(request: web.Request, access: Access) -> None:
-    host = _hostname(request.headers.get(hdrs.HOST, ""))
+def _refuse_strangers(headers: Mapping[str, str], access: Access) -> None:
+    given = headers.get(hdrs.HOST, "")
+    host = _hostname(given)
     if not (access.any_host or is_loopback(host) or host in access.hosts):
         raise Forbidden(
             f"requests to the host {host!r} are not taken by a service without tokens",
             remedy="use 127.0.0.1 or localhost, or protect the service with LOCEX_API_TOKEN_FILE",
         )
-    origin = request.headers.get(hdrs.ORIGIN)
-    if origin is not None and urlsplit(origin).netloc != request.headers.get(hdrs.HOST):
+    origin = headers.get(hdrs.ORIGIN)
+    if origin is not None and urlsplit(origin).netloc != given:
         raise Forbidden(
             "requests of web pages from elsewhere are not taken by a service without tokens",
             remedy="protect the service with LOCEX_API_TOKEN_FILE and send the token",

@@ -8,8 +8,10 @@ import signal
 import socket
 import ssl
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
@@ -44,12 +46,25 @@ class Tls:
         return context
 
 
+class Site(Protocol):
+    """Makes what listens for an application: `aiohttp.web.SockSite`, or another of its kind."""
+
+    def __call__(
+        self, runner: web.AppRunner, sock: socket.socket, *, ssl_context: ssl.SSLContext | None
+    ) -> web.BaseSite:
+        """Return a site that listens on the socket when it is started."""
+
+
+def tls_of(settings: ServiceSettings) -> Tls | None:
+    """Return the TLS that a service's settings name."""
+    if settings.tls_certificate and settings.tls_key:
+        return Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+    return None
+
+
 def serve_as(settings: ServiceSettings, app: web.Application) -> int:
     """Run with the address and TLS that a service's settings name; return the exit code of the process."""
-    tls = None
-    if settings.tls_certificate and settings.tls_key:
-        tls = Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
-    return serve(app, host=settings.host, port=settings.port, tls=tls)
+    return serve(app, host=settings.host, port=settings.port, tls=tls_of(settings))
 
 
 def serve(
@@ -59,13 +74,19 @@ def serve(
     port: int,
     tls: Tls | None = None,
     access_log: type[AbstractAccessLogger] | None = None,
+    site: Site = web.SockSite,
+    loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    **options: Any,
 ) -> int:
     """Run until a signal; return the exit code of the process: 0, or 1 after an error told in one line.
 
-    Port 0 takes a free one; the line ``listening on …`` names it.
+    Port 0 takes a free one; the line ``listening on …`` names it. ``loop`` makes the event loop; ``options`` are those
+    of aiohttp's server.
     """
+    options |= {"access_log_class": access_log} if access_log else {"access_log": None}
     try:
-        asyncio.run(_run(app, host, port, tls, access_log))
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(_run(app, host, port, tls, site, options))
     except LocexError as error:
         sys.stderr.write(f"error: {error.message}" + (f" ({error.remedy})" if error.remedy else "") + "\n")
         return 1
@@ -77,17 +98,17 @@ async def _run(
     host: str,
     port: int,
     tls: Tls | None,
-    access_log: type[AbstractAccessLogger] | None,
+    site: Site,
+    options: dict[str, Any],
 ) -> None:
     context = tls.context() if tls else None
     # Before the application starts anything, so that a port in use leaves nothing to clean up.
     listener = _listen(host, port)
     ended = _signalled()
-    logging = {"access_log_class": access_log} if access_log else {"access_log": None}
-    runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=SHUTDOWN, **logging)
+    runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=SHUTDOWN, **options)
     try:
         await runner.setup()
-        await web.SockSite(runner, listener, ssl_context=context).start()
+        await site(runner, listener, ssl_context=context).start()
         sys.stdout.write(f"listening on {_url(listener, secure=tls is not None)}\n")
         sys.stdout.flush()
         await ended.wait()

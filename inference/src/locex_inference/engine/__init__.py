@@ -1,1 +1,1 @@
-"""The way of a request through a version: admission, preprocessing, batching, the model, postprocessing."""
+"""The engine: what happens to a request between its arrival and its reply, the same for every transport."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -47,6 +48,10 @@ class Registry:
         self._models: dict[str, _Model] = {}
         self._stable: dict[str, ModelVersion] = {}  # of the models without weights: the short way of `choose`
         self._draw = draw
+        self.loads: Counter[str] = Counter()
+        """How many versions were published, and how many could not be loaded."""
+        self.swaps: Counter[str] = Counter()
+        """How often another version became a model's stable one, by model."""
 
     def choose(self, model: str, version: str = "") -> ModelVersion:
         """Return the version that answers; ``version`` may be a label. Raise `UnknownServed` or `NotReady`."""
@@ -95,6 +100,7 @@ class Registry:
         known = self._models.setdefault(version.name, _Model())
         replaced = known.ready.pop(version.version, None)
         known.ready[version.version] = version
+        self.loads["success"] += 1
         self.note(version.name, version.version, "READY")
         if promote is None:
             promote = version.options.promote
@@ -179,6 +185,8 @@ class Registry:
         self._shorten(version.name, known)
 
     def _set_stable(self, known: _Model, version: ModelVersion | None, former: ModelVersion | None) -> None:
+        if known.stable is not None and version is not None:
+            self.swaps[version.name] += 1
         known.stable, known.former = version, former
         if version is not None:
             self._shorten(version.name, known)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
 from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 

@@ -1,0 +1,186 @@
+"""The fast way in, byte by byte: what it takes itself, what it lends to aiohttp, and what it hands over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+
+import pytest
+
+BODY = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}).encode()
+
+
+def message(body=BODY, path="/v2/models/double/infer", method="POST", version="1.1", *fields):
+    head = [f"{method} {path} HTTP/{version}", "Host: localhost", *fields]
+    if body is not None:
+        head.append(f"Content-Length: {len(body)}")
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + (body or b"")
+
+
+GET = message(None, "/v2/health/live", "GET")
+
+
+@asynccontextmanager
+async def connected(server):
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+
+async def answer(reader):
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    status = int(head.split()[1])
+    fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
+    return status, await reader.readexactly(int(fields.get("content-length", 0)))
+
+
+async def until(true):
+    while not true():  # noqa: ASYNC110 -- what happens in the server tells nobody
+        await asyncio.sleep(0)
+
+
+def numbers(body):
+    return json.loads(body)["outputs"][0]["data"]
+
+
+async def test_one_connection_serves_many_requests_of_every_kind(fast):
+    async with connected(fast) as (reader, writer):
+        for _ in range(3):
+            writer.write(message())
+            status, body = await answer(reader)
+            assert (status, numbers(body)) == (200, [2, 4, 6])
+            writer.write(GET)
+            assert await answer(reader) == (200, b'{"live":true}')
+            writer.write(message(b"", "/v2/repository/index"))
+            status, body = await answer(reader)
+            assert status == 200
+            assert json.loads(body)[0]["name"] == "double"
+
+
+async def test_pipelined_requests_are_answered_in_order(fast):
+    fast.add("late", fast.inferencers["upper"].__class__([("x", "FP32", (-1, 3))], [("y", "FP32", (-1, 3))],
+             lambda x: {"y": -x}), costs={1: 1.0})  # fmt: skip
+    async with connected(fast) as (reader, writer):
+        late = message(path="/v2/models/late/infer")
+        writer.write(late + message() + GET + late + message(path="/v2/models/none/infer") + message())
+        assert numbers((await answer(reader))[1]) == [-1, -2, -3]
+        assert numbers((await answer(reader))[1]) == [2, 4, 6]
+        assert (await answer(reader))[1] == b'{"live":true}'
+        assert numbers((await answer(reader))[1]) == [-1, -2, -3]
+        assert (await answer(reader))[0] == 404
+        assert numbers((await answer(reader))[1]) == [2, 4, 6]
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+async def test_requests_in_pieces_are_put_together(fast, size):
+    whole = message() + GET + message()
+    async with connected(fast) as (reader, writer):
+        for begin in range(0, len(whole), size):
+            writer.write(whole[begin : begin + size])
+            await asyncio.sleep(0)
+        assert numbers((await answer(reader))[1]) == [2, 4, 6]
+        assert (await answer(reader))[1] == b'{"live":true}'
+        assert numbers((await answer(reader))[1]) == [2, 4, 6]
+
+
+async def test_a_body_in_chunks_is_aiohttps(fast):
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+    head = message(None, "/v2/models/double/infer", "POST", "1.1", "Transfer-Encoding: chunked")
+    async with connected(fast) as (reader, writer):
+        for _ in range(2):
+            writer.write(head + chunks)
+            status, body = await answer(reader)
+            assert (status, numbers(body)) == (200, [2, 4, 6])
+
+
+async def test_a_client_that_waits_to_be_told_to_go_on_is_told(fast):
+    whole = message(BODY, "/v2/models/double/infer", "POST", "1.1", "Expect: 100-continue")
+    async with connected(fast) as (reader, writer):
+        writer.write(whole[: -len(BODY)])
+        assert (await answer(reader))[0] == 100
+        writer.write(BODY)
+        assert numbers((await answer(reader))[1]) == [2, 4, 6]
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_a_connection_that_is_to_be_closed_is_closed(fast, version):
+    async with connected(fast) as (reader, writer):
+        writer.write(message(BODY, "/v2/models/double/infer", "POST", version, "Connection: close"))
+        assert numbers((await answer(reader))[1]) == [2, 4, 6]
+        assert await reader.read() == b""
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"rubbish\r\n\r\n",
+        b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + b"\0" * 40,
+        message(BODY, "/v2/models/double/infer", "POST", "1.1", "Content-Length: 3"),
+        b"POST /v2/models/double/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nabcde",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 70_000 + b"\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_is_400_and_the_server_goes_on(fast, rubbish):
+    async with connected(fast) as (reader, writer):
+        writer.write(rubbish)
+        assert b" 400 " in await reader.read()
+    assert (await fast.ask("GET", "v2/health/live")).status == 200
+
+
+async def test_a_caller_that_goes_is_not_answered_and_its_request_does_not_run(fast):
+    slow = fast.inferencers["slow"] = fast.inferencers["double"].__class__(
+        [("x", "FP32", (-1, 3))], [("y", "FP32", (-1, 3))], lambda x: {"y": x}
+    )
+    version = fast.add("slow", slow, costs={1: 1.0}, options={"concurrency": 1})
+    slow.gate.clear()
+    request = message(path="/v2/models/slow/infer")
+    async with connected(fast) as (reader, writer):
+        writer.write(request)
+        await asyncio.to_thread(slow.begun.acquire)
+        async with connected(fast) as (_, leaving):
+            leaving.write(request)
+            await until(lambda: version.lane.waiting == 1)
+        await until(lambda: not version.lane.waiting)
+        slow.gate.set()
+        assert numbers((await answer(reader))[1]) == [1, 2, 3]
+    assert slow.rows == [1]
+    assert version.in_flight == 0
+    assert version.lane.observed.cancelled == 1
+
+
+async def test_large_bodies_go_through_aiohttp(start):
+    server = await start("fast", body_limit=64 << 20)
+    rows = 1_500_000
+    content = {"name": "x", "datatype": "FP32", "shape": [rows, 3], "parameters": {"binary_data_size": 12 * rows}}
+    head = json.dumps({"inputs": [content], "outputs": [{"name": "total", "parameters": {"binary_data": True}}]})
+    field = f"Inference-Header-Content-Length: {len(head)}"
+    whole = message(head.encode() + b"\0" * 12 * rows, "/v2/models/double/infer", "POST", "1.1", field)
+    async with connected(server) as (reader, writer):
+        for _ in range(2):
+            writer.write(whole)
+            await writer.drain()
+            status, body = await answer(reader)
+            assert status == 200
+            assert body.endswith(b"\0" * 4 * rows)
+
+
+async def test_a_stop_answers_what_is_in_work(start):
+    server = await start("fast")
+    slow = server.inferencers["double"]
+    server.add("slow", slow, costs={1: 1.0})
+    slow.gate.clear()
+    site = next(iter(server.runner.sites))
+    async with connected(server) as (reader, writer), connected(server) as (idle, _):
+        writer.write(message(path="/v2/models/slow/infer"))
+        await asyncio.to_thread(slow.begun.acquire)
+        stopping = asyncio.create_task(site.stop())
+        assert await idle.read() == b""
+        slow.gate.set()
+        assert numbers((await answer(reader))[1]) == [2, 4, 6]
+        assert await reader.read() == b""
+        await stopping
