@@ -384,7 +384,7 @@ def test_what_steps_learnt_is_known_for_cached_data_too(site, kept):
     both = [step("scale", factor=2), step("keeping_centre")]
     pipelines = []
     for _ in range(2):
-        made = site.prepare(both, prepared=True, **({} if kept else {"preprocessed_folder": None}))
+        made = site.prepared(both, **({} if kept else {"preprocessed_folder": None}))
         pipelines.append(SavedPipeline.of(made.steps, made.trail[0][1]))
     assert len(site.noted("FITS")) == (1 if kept else 2)
     assert pipelines[0] == pipelines[1]
