@@ -33,9 +33,8 @@ def test_server_and_models_are_live_and_ready(client):
     assert client.is_server_ready()
     assert client.is_model_ready("linear")
     assert client.is_model_ready("linear", "1")
-    with pytest.raises(InferenceServerException) as caught:
-        client.is_model_ready("absent")
-    assert caught.value.status() == "StatusCode.NOT_FOUND"
+    assert not client.is_model_ready("absent")
+    assert not client.is_model_ready("linear", "7")
 
 
 def test_metadata_names_server_and_model(client):
