@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import AliasChoices, Field
+from pydantic import Field
 
 from locex.settings import ServiceSettings, Words, default_state_folder
 
@@ -43,9 +43,3 @@ class InferenceSettings(ServiceSettings):
     access_log: float = Field(default=0, ge=0, le=1, description="Part of the requests that the access log shows.")
     tracing: bool = Field(default=False, description="Make OpenTelemetry spans; OTEL_… says where they go.")
     micro_batching: bool = Field(default=True, description="Let models join waiting requests, as their options say.")
-    replicas: int = Field(
-        default=1,
-        gt=0,
-        validation_alias=AliasChoices("LOCEX_REPLICAS", "REPLICAS"),
-        description="Processes that share the ports, each with all models.",
-    )
