@@ -12,6 +12,7 @@ import pytest
 from locex.api import Dataset, Stopped
 from locex.errors import BrokenPlugin, FormatMismatch, LocexError, StepFailed
 from locex.jobs.site import fill_in
+from locex.pipelines.saved import SavedPipeline, UnsavedPipeline
 from locex.plugins.catalog import read_catalog
 from locex.schemas.job import parse_job
 from locex.settings import SiteSettings
@@ -40,7 +41,7 @@ class Site:
         np.save(self.folder / "data" / "x.npy", x)
         np.save(self.folder / "data" / "y.npy", np.arange(len(x)) % 3)
 
-    def prepare(self, train, test=None, *, should_stop=lambda: False, seed=None, **settings):
+    def prepare(self, train, test=None, *, should_stop=lambda: False, seed=None, prepared=False, **settings):
         transformations = {"train": train, "test": train if test is None else test}
         job, _ = parse_job(JOB | {"transformations": transformations, "seed": seed})
         site = SiteSettings(data_folder=self.folder / "data", **{"preprocessed_folder": self.cache} | settings)
@@ -48,7 +49,8 @@ class Site:
         catalog = read_catalog(folders=[self._plugins])
         plan = make_plan(job, "tiny", catalog, site, kinds=("data", "transform"))
         around = Surroundings(self.folder / "run", {}, should_stop, self.warnings.append)
-        return prepare(plan, site, around).data
+        made = prepare(plan, site, around)
+        return made if prepared else made.data
 
     def noted(self, name):
         path = self.folder / name
@@ -362,3 +364,31 @@ def test_sources_are_told_where_they_may_keep_how_much(tmp_path):
     assert told.cache_folder is not None
     assert told.cache_folder.is_dir()
     assert site_context(SiteSettings(data_folder=tmp_path, preprocessed_folder=None), 3).cache_folder is None
+
+
+# --- what was learnt --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_steps_learnt_is_known_for_cached_data_too(site, kept):
+    both = [step("scale", factor=2), step("keeping_centre")]
+    pipelines = []
+    for _ in range(2):
+        made = site.prepare(both, prepared=True, **({} if kept else {"preprocessed_folder": None}))
+        pipelines.append(SavedPipeline.of(made.steps, made.trail[0][1]))
+    assert len(site.noted("FITS")) == (1 if kept else 2)
+    assert pipelines[0] == pipelines[1]
+    assert [one.id for one in pipelines[0].steps] == ["scale", "keeping_centre"]
+    assert pipelines[0].steps[0].parameters == {"factor": 2.0, "repeat": 1}
+    assert pipelines[0].steps[1].state["mean"].array().tolist() == [319.0]
+
+
+def test_a_step_that_keeps_nothing_is_no_pipeline_to_serve_with(site):
+    made = site.prepare([step("centre")], prepared=True)
+    with pytest.raises(UnsavedPipeline, match=r"step 1 \(centre\) of the test pipeline learns from training data"):
+        SavedPipeline.of(made.steps, made.trail[0][1])
+
+
+def test_steps_that_draw_are_no_part_of_what_serves(site):
+    made = site.prepare([step("scale"), step("jitter", width=1)], prepared=True)
+    assert [one.id for one in SavedPipeline.of(made.steps, made.trail[0][1]).steps] == ["scale"]

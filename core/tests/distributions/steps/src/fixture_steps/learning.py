@@ -41,3 +41,19 @@ class Centre:
     @hookimpl
     def locex_create_transform(self, config):
         return Step(config)
+
+
+class KeepingStep(Step):
+    def state(self):
+        return {"mean": -np.asarray([self._shift], np.float64)}
+
+    def restore(self, state):
+        self._shift = -np.float32(state["mean"][0])
+
+
+class KeepingCentre(Centre):
+    """Likewise, and keeps the mean with the model."""
+
+    @hookimpl
+    def locex_create_transform(self, config):
+        return KeepingStep(config)
