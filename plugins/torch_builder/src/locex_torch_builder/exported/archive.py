@@ -31,23 +31,27 @@ _FIXED = {"archive_format": b"pt2", "archive_version": b"0", "byteorder": b"litt
 _KINDS = {"weights": "data/weights", "constants": "data/constants"}
 
 
-def rewritten(archive: zipfile.ZipFile) -> io.BytesIO:
-    """Return an archive with the same program and tensors and nothing else; raise `InvalidModel` for what is unsafe."""
+def rewritten(archive: zipfile.ZipFile, *, trained: bool = True) -> io.BytesIO:
+    """Return an archive with the same program and tensors and nothing else; raise `InvalidModel` for what is unsafe.
+
+    See `checked_program` for ``trained``.
+    """
     safe = io.BytesIO()
     with zipfile.ZipFile(safe, "w") as written:
-        for entry, content in _content(archive):
+        for entry, content in _content(archive, trained=trained):
             written.writestr(f"model/{entry}", content)
     safe.seek(0)
     return safe
 
 
-def _content(archive: zipfile.ZipFile) -> Iterator[tuple[str, bytes]]:
+def _content(archive: zipfile.ZipFile, *, trained: bool) -> Iterator[tuple[str, bytes]]:
     """Yield names below the one folder with what is written there."""
     entries = _entries(archive)
     name = _program_name(entries)
     yield from _FIXED.items()
     yield ".data/version", b"3\n"
-    yield f"models/{name}.json", _json(checked_program(_read_json(archive, entries, f"models/{name}.json")))
+    program = checked_program(_read_json(archive, entries, f"models/{name}.json"), trained=trained)
+    yield f"models/{name}.json", _json(program)
     yield f"data/sample_inputs/{name}.pt", b""  # a pickle, which is not needed
     for kind, folder in _KINDS.items():
         yield from _tensors(archive, entries, folder, f"{name}_{kind}_config.json")

@@ -29,17 +29,28 @@ _NAMES = {"name", "as_name"}
 _REFUSED = {"as_graph", "as_operator", "as_custom_obj", "as_string_to_argument", "custom_obj", "token"}
 _ONE_INPUT = _pytree.treespec_dumps(_pytree.tree_structure(((0,), {})))
 _ONE_OUTPUT = _pytree.treespec_dumps(_pytree.tree_structure(0))
+_MOST = 32
+_INPUTS = {_pytree.treespec_dumps(_pytree.tree_structure(((0,) * count, {}))) for count in range(1, _MOST + 1)}
+_OUTPUTS = {_ONE_OUTPUT} | {
+    _pytree.treespec_dumps(_pytree.tree_structure(kind([0] * count)))
+    for kind in (tuple, list)
+    for count in range(1, _MOST + 1)
+}
+"""What models that are only run may take by position, and give."""
 
 
-def checked_program(program: Any) -> dict[str, Any]:
-    """Return a program's JSON (``models/model.json``) without what is not needed; raise `InvalidModel` for the rest."""
+def checked_program(program: Any, *, trained: bool = True) -> dict[str, Any]:
+    """Return a program's JSON (``models/model.json``) without what is not needed; raise `InvalidModel` for the rest.
+
+    One that is ``trained`` takes and gives one tensor; others may take and give several.
+    """
     module = _part(program, "graph_module")
     return {
         **{key: _checked(program[key]) for key in _PLAIN if key in program},
         "graph_module": {
             "graph": _checked_graph(_part(module, "graph")),
             "signature": _checked(_part(module, "signature")),
-            "module_call_graph": [_checked_call(module.get("module_call_graph"))],
+            "module_call_graph": [_checked_call(module.get("module_call_graph"), trained=trained)],
             "metadata": {},
             "treespec_namedtuple_fields": {},
         },
@@ -92,18 +103,21 @@ def _checked_ranges(ranges: dict[str, Any]) -> dict[str, Any]:
     return ranges
 
 
-def _checked_call(entries: Any) -> dict[str, Any]:
+def _checked_call(entries: Any, *, trained: bool) -> dict[str, Any]:
     """Return how the whole model is called; PyTorch tells it of its parts, too."""
     entry: Any = entries[0] if isinstance(entries, list) and entries else None
     signature = entry.get("signature") if isinstance(entry, dict) else None
     if not isinstance(signature, dict) or entry.get("fqn") != "":
         refuse("it does not say how its model is called")
-    if signature.get("in_spec") != _ONE_INPUT or signature.get("out_spec") != _ONE_OUTPUT:
+    takes, gives = signature.get("in_spec"), signature.get("out_spec")
+    if trained and (takes, gives) != (_ONE_INPUT, _ONE_OUTPUT):
         refuse("its model must take one tensor, by position, and give one tensor")
+    if takes not in _INPUTS or gives not in _OUTPUTS:
+        refuse(f"its model must take up to {_MOST} tensors, by position, and give a tensor, or a tuple or list of them")
     arguments = signature.get("forward_arg_names")
     for name in arguments if isinstance(arguments, list) else []:
         _check_name(name)
-    specifications = {"in_spec": _ONE_INPUT, "out_spec": _ONE_OUTPUT}  # not of the alphabet of everything else
+    specifications = {"in_spec": takes, "out_spec": gives}  # not of the alphabet of everything else
     rest = _checked({key: value for key, value in signature.items() if key not in specifications})
     return {"fqn": "", "signature": rest | specifications}
 

@@ -61,15 +61,14 @@ def is_exported(names: Iterable[str]) -> bool:
 
 def load_exported(archive: zipfile.ZipFile, context: LoadContext) -> ExportedModel:
     """Load a program, checked and without anything but its graph and tensors."""
-    program = load_program(archive)
     with loading("torch.export archive", REMEDY):
-        return ExportedModel(program, context)
+        return ExportedModel(torch.export.load(rewritten(archive)), context)
 
 
 def load_program(archive: zipfile.ZipFile) -> torch.export.ExportedProgram:
-    """Load a program, checked, whatever its inputs and outputs are."""
+    """Load a program that is to be run only, checked: it may take and give several tensors."""
     with loading("torch.export archive", REMEDY):
-        return torch.export.load(rewritten(archive))
+        return torch.export.load(rewritten(archive, trained=False))
 
 
 def inputs_of(program: torch.export.ExportedProgram) -> list[TensorInfo]:
