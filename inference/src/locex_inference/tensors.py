@@ -89,6 +89,8 @@ def from_raw(buffer: Buffer, datatype: str, shape: Sequence[int], tensor: str) -
             f"{tensor!r} of shape {list(shape)} and type {datatype} takes {elements * dtype.itemsize} bytes, "
             f"{len(buffer)} arrived",
         )
+    if datatype == "BOOL" and elements and np.frombuffer(buffer, np.uint8).max() > 1:
+        raise InvalidTensor(f"{tensor!r} is of type BOOL and holds bytes that are neither 0 nor 1")
     array = shaped(np.frombuffer(buffer, dtype), shape, tensor)
     if not array.flags.aligned:  # models may read with instructions that need it
         array = array.copy()
@@ -119,7 +121,7 @@ def from_values(values: Any, datatype: str, shape: Sequence[int], tensor: str) -
         array = _numbers(_array(values, tensor), datatype, dtype, tensor)
     if array.size != elements:
         raise InvalidTensor(f"{tensor!r} of shape {list(shape)} takes {elements} values, {array.size} arrived")
-    return array.reshape(shape)
+    return shaped(array, shape, tensor)
 
 
 def from_array(numbers: Array, datatype: str, shape: Sequence[int], tensor: str) -> Array:

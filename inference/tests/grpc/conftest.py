@@ -147,8 +147,11 @@ class Running:
         await self.models.start()
         return await server.start(self.parts, **({"host": "127.0.0.1", "port": 0} | self._options))
 
+    def send(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
     def call(self, coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
+        return self.send(coroutine).result(30)
 
     def stop(self):
         self.models.gate.open.set()

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from grpc import StatusCode
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from locex.errors import InvalidConfiguration
@@ -92,6 +93,7 @@ def refused(call, *arguments, **options):
         (request("echo-FP16", raw=None, datatype="FP16"), StatusCode.INVALID_ARGUMENT, "raw"),
         (request("echo-BYTES", (1, 1), b"\x05\0\0\0ab", datatype="BYTES"), StatusCode.INVALID_ARGUMENT, "text"),
         (request("echo-BYTES", (1, 2**40), b"\0\0\0\0", datatype="BYTES"), StatusCode.INVALID_ARGUMENT, "texts"),
+        (request("echo-BOOL", (1, 2), b"\x01\x02", datatype="BOOL"), StatusCode.INVALID_ARGUMENT, "neither"),
         (request("broken", (1, 1), bytes(4)), StatusCode.INTERNAL, "broken"),
     ],
 )
@@ -283,9 +285,12 @@ def test_shared_memory_that_is_off_is_refused(start_service):
 def test_calls_under_way_end_when_the_server_stops(start_service):
     with start_service() as found, grpc.insecure_channel(found.address) as channel:
         call = occupy(found.models.gate, service_pb2_grpc.GRPCInferenceServiceStub(channel))
-        releasing = threading.Timer(0.05, found.models.gate.open.set)
-        releasing.start()
-        found.call(found.server.stop(30))
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        stopping = found.send(found.server.stop(30))
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        found.models.gate.open.set()
+        stopping.result(30)
         assert call.result(30).outputs[0].name == "y"
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from locex_inference.errors import InvalidTensor
-from locex_inference.tensors import BYTES, DTYPES, dtype_of, elements_of, shaped, to_values
+from locex_inference.tensors import BYTES, dtype_of, elements_of, from_array, shaped, to_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +29,16 @@ _FIELDS = {
     BYTES: "bytes_contents",
 }
 
+_WIRE = {
+    "bool_contents": np.dtype(bool),
+    "int_contents": np.dtype(np.int32),
+    "int64_contents": np.dtype(np.int64),
+    "uint_contents": np.dtype(np.uint32),
+    "uint64_contents": np.dtype(np.uint64),
+    "fp32_contents": np.dtype(np.float32),
+    "fp64_contents": np.dtype(np.float64),
+}
+
 
 def field_of(datatype: str, tensor: str) -> str:
     """Return the field that holds the values of a type; raise `InvalidTensor` for one that has none."""
@@ -40,7 +50,7 @@ def field_of(datatype: str, tensor: str) -> str:
 
 
 def from_contents(contents: Any, datatype: str, shape: Sequence[int], tensor: str) -> Array:
-    """Return an array of the values; raise `InvalidTensor` for another number, or for those of another type."""
+    """Return an array of the values; raise `InvalidTensor` for too few or too many, or for those of another type."""
     field = field_of(datatype, tensor)
     elements = elements_of(shape, tensor)
     for found, _ in contents.ListFields():
@@ -49,10 +59,9 @@ def from_contents(contents: Any, datatype: str, shape: Sequence[int], tensor: st
     values = getattr(contents, field)
     if len(values) != elements:
         raise InvalidTensor(f"{tensor!r} of shape {list(shape)} takes {elements} values, {len(values)} arrived")
-    try:
-        return shaped(np.fromiter(values, DTYPES[datatype], elements), shape, tensor)
-    except OverflowError:
-        raise InvalidTensor(f"{tensor!r} holds values that do not fit into {datatype}") from None
+    if datatype == BYTES:
+        return shaped(np.fromiter(values, object, elements), shape, tensor)
+    return from_array(np.fromiter(values, _WIRE[field], elements), datatype, shape, tensor)
 
 
 def fill_contents(contents: Any, array: Array, datatype: str, tensor: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.json_format import ParseDict
 
 from locex.web.routes import Scope
-from locex_inference.errors import InvalidInference, NotReady
+from locex_inference.errors import InvalidInference, NotReady, UnknownServed
 from locex_inference.grpc.calls import Method, unary
 from locex_inference.grpc.infer import parameters_of
 from locex_inference.grpc.messages import message
@@ -57,7 +57,7 @@ class _Models:
     def model_ready(self, request: Any) -> Any:
         try:
             ready = self._serving.model_ready(request.name, request.version)
-        except NotReady:
+        except (UnknownServed, NotReady):  # as Triton has it: a question that clients ask until the answer is yes
             ready = False
         return message("inference.ModelReadyResponse")(ready=ready)
 

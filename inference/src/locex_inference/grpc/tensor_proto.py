@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import ml_dtypes
 import numpy as np
 
 from locex_inference.errors import InvalidTensor
 from locex_inference.grpc.messages import message
-from locex_inference.tensors import BYTES, DTYPES, as_bytes, datatype_of, elements_of, from_raw, shaped, to_raw
+from locex_inference.tensors import (
+    BYTES,
+    DTYPES,
+    as_bytes,
+    datatype_of,
+    elements_of,
+    from_array,
+    from_raw,
+    shaped,
+    to_raw,
+)
 
 if TYPE_CHECKING:
     from locex.api import Array
@@ -39,6 +48,16 @@ _TYPES = {
     "DT_BOOL": ("BOOL", "bool_val"),
     "DT_STRING": (BYTES, "string_val"),
 }
+_WIRE = {
+    "float_val": np.float32,
+    "double_val": np.float64,
+    "half_val": np.int32,
+    "int_val": np.int32,
+    "int64_val": np.int64,
+    "uint32_val": np.uint32,
+    "uint64_val": np.uint64,
+    "bool_val": np.bool_,
+}
 _BY_NUMBER = {_KINDS.values_by_name[name].number: known for name, known in _TYPES.items()}
 _NUMBERS = {known[0]: _KINDS.values_by_name[name].number for name, known in _TYPES.items()}
 
@@ -55,7 +74,7 @@ def from_tensor_proto(proto: Any, tensor: str) -> Array:
         if datatype == BYTES:
             raise InvalidTensor(f"{tensor!r} holds texts: they belong in string_val")
         return from_raw(proto.tensor_content, datatype, shape, tensor)
-    values = _values(getattr(proto, field), datatype, tensor)
+    values = _values(getattr(proto, field), known, tensor)
     if len(values) > elements or (elements and not len(values)):
         raise InvalidTensor(f"{tensor!r} of shape {list(shape)} takes {elements} values, {len(values)} arrived")
     if len(values) < elements:
@@ -78,11 +97,12 @@ def fill_tensor_proto(proto: Any, array: Array) -> None:
         proto.tensor_content = bytes(to_raw(array))
 
 
-def _values(field: Any, datatype: str, tensor: str) -> Array:
-    try:
-        if datatype in {"FP16", "BF16"}:  # as the numbers that their bits make
-            bits = np.fromiter(field, np.uint16, len(field))
-            return bits.view(np.float16 if datatype == "FP16" else ml_dtypes.bfloat16)
-        return np.fromiter(field, DTYPES[datatype], len(field))
-    except OverflowError:
-        raise InvalidTensor(f"{tensor!r} holds values that do not fit into {datatype}") from None
+def _values(field: Any, known: tuple[str, str], tensor: str) -> Array:
+    datatype, name = known
+    if datatype == BYTES:
+        return np.fromiter(field, object, len(field))
+    values: Array = np.fromiter(field, _WIRE[name], len(field))
+    if name == "half_val":  # as the numbers that their bits make
+        bits = from_array(values, "UINT16", values.shape, tensor)
+        return bits.view(DTYPES[datatype])
+    return from_array(values, datatype, values.shape, tensor)
