@@ -15,7 +15,17 @@ import pytest
 from safetensors.numpy import save_file
 
 import locex.errors
-from locex.api import BuildContext, Contribution, Dataset, LocalData, ModelArtefact, PrivacyContext, SiteContext, Update
+from locex.api import (
+    BuildContext,
+    Contribution,
+    Dataset,
+    InferencerContext,
+    LocalData,
+    ModelArtefact,
+    PrivacyContext,
+    SiteContext,
+    Update,
+)
 from locex.plugins.catalog import read_catalog
 from locex.plugins.check import faults_of
 from locex.plugins.host import Host
@@ -184,6 +194,21 @@ async def test_the_store_lies_where_its_url_says(use, tmp_path):
     await store.open()
     await store.close()
     assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
+
+
+def test_the_inferencer_answers_from_its_file(use, tmp_path):
+    weights, bias = np.array([[1, 2], [3, 4]]), np.array([0, 1])
+    np.savez(tmp_path / "model.npz", weights=weights, bias=bias)
+    metadata = validate(ModelMetadata, {"model_name": "m", "model_version": "1", "meta": {"library": "numpy"}})
+    context = InferencerContext(ModelArtefact(tmp_path / "model.npz", metadata, ""), 1)
+    x = np.array([[1, 1]], np.float32)
+    host, plugin = use("inferencer")
+    assert host.inferencer(plugin, context).run({"x": x}, ["y"])["y"].tolist() == [[4, 7]]
+    host, plugin = use("inferencer", probabilities=True)
+    assert host.inferencer(plugin, context).run({"x": x}, ["y"])["y"].sum() == pytest.approx(1)
+    np.savez(tmp_path / "model.npz", weights=weights)
+    with pytest.raises(locex.errors.InvalidModel, match="the artefact is no linear model"):
+        host.inferencer(plugin, context)
 
 
 class Participant:
