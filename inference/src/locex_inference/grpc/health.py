@@ -57,11 +57,12 @@ class Health:
             await fail(context, error, f"/{SERVICE}/Watch")
         last = None
         while True:
+            last_look = self._stopping.is_set()
             status = self._status(service)
             if status != last:
                 await context.write(health_pb2.HealthCheckResponse(status=status).SerializeToString())
                 last = status
-            if self._stopping.is_set():
+            if last_look:
                 return
             try:
                 await asyncio.wait_for(self._stopping.wait(), INTERVAL)
