@@ -43,8 +43,8 @@ class Federation:
     collector: Client
     nodes: list[Client]
     server_address: str
-    inference: str
-    """The URL of the inference service beside the first node."""
+    inference: str = ""
+    """The host and port of the inference service beside the first node."""
 
 
 async def run(folder: Path, rounds: int, federation: str) -> float:
