@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +129,7 @@ def servers(arguments: argparse.Namespace, folder: Path) -> dict:
 
 
 def run(arguments: argparse.Namespace) -> list[dict]:
-    """Measure everything; return a row for each cell."""
+    """Measure everything, each model on a server of its own; return a row for each cell."""
     rows = []
     with ExitStack() as stack:
         folder = arguments.peers or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="locex-peers-")))
@@ -143,23 +144,22 @@ def run(arguments: argparse.Namespace) -> list[dict]:
                 cell = {"server": f"onnxruntime, {threads} thread{'s' * (threads > 1)}", "model": model.name}
                 rows.append(cell | raw(model, threads, arguments.seconds))
                 show(rows[-1])
-        for start in starts.values():
+        for model, start in product(models, starts.values()):
             with ExitStack() as inner:
                 bench = Bench(inner)
-                server = start(bench, models)
-                for model in models:
-                    for protocol in (one for one in server.protocols if one in arguments.protocols):
-                        check(server, model, protocol)
-                        for connections in arguments.connections:
-                            cell = {
-                                "server": server.name,
-                                "model": model.name,
-                                "protocol": protocol,
-                                "connections": connections,
-                            }
-                            result = measured(bench, server, model, protocol, connections, arguments.seconds)
-                            rows.append(cell | result)
-                            show(rows[-1])
+                server = start(bench, [model])
+                for protocol in (one for one in server.protocols if one in arguments.protocols):
+                    check(server, model, protocol)
+                    for connections in arguments.connections:
+                        cell = {
+                            "server": server.name,
+                            "model": model.name,
+                            "protocol": protocol,
+                            "connections": connections,
+                        }
+                        result = measured(bench, server, model, protocol, connections, arguments.seconds)
+                        rows.append(cell | result)
+                        show(rows[-1])
     return rows
 
 

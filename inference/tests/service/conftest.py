@@ -203,7 +203,11 @@ async def client(request, service):
 def pytest_terminal_summary(terminalreporter):
     """Print how many cases of the clients passed."""
     reports = {
-        outcome: [report for report in terminalreporter.stats.get(outcome, ()) if "conformance" in report.nodeid]
+        outcome: [
+            report
+            for report in terminalreporter.stats.get(outcome, ())
+            if "test_inference_conformance" in report.nodeid
+        ]
         for outcome in ("passed", "failed", "error")
     }
     counts = {outcome: len([one for one in found if one.when == "call"]) for outcome, found in reports.items()}
