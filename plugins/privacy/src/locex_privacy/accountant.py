@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -191,12 +192,17 @@ _COMPOSITIONS = _Compositions()
 
 
 def _distribution(kind: _Kind, steps: int, bucket: float) -> Any:
+    one = _of_a_step(kind, bucket)
+    return one.self_compose(steps) if steps > 1 else one
+
+
+@lru_cache(maxsize=16)
+def _of_a_step(kind: _Kind, bucket: float) -> Any:
     from dp_accounting.pld import privacy_loss_distribution
 
-    one = privacy_loss_distribution.from_gaussian_mechanism(
+    return privacy_loss_distribution.from_gaussian_mechanism(
         kind.noise_multiplier, value_discretization_interval=bucket, sampling_prob=kind.sampling_rate
     )
-    return one.self_compose(steps) if steps > 1 else one
 
 
 def _by_divergences(kinds: _Counted, composed: float, delta: float) -> float:
