@@ -85,16 +85,17 @@ def test_a_round_in_which_the_worker_was_killed_stays_charged(house_with):
     fields = {"target_epsilon": None, "noise_multiplier": 4, "max_epsilon": 100}
     private(house, 3, node, job={"config": [{"batch_size": 128, "epochs": 200}]}, **fields)
     until(lambda: len(charged(node)) == 2, "the charge of the second round")
-    psutil.Process(node.record(house.id)["worker"]["pid"]).kill()
+    worker, metrics = psutil.Process(node.record(house.id)["worker"]["pid"]), node.call("GET", "/metrics").text
+    worker.kill()
 
     record = node.finished(house.id)
 
     events = charged(node)
     trained = [one for one in record["history"] if one.get("fit_seconds") is not None]
     assert record["resumes"] == 1
+    assert 'unit="example"' in metrics
     assert len(events) == len(trained) + 1
     assert trained[-1]["epsilon"]["example"] == pytest.approx(epsilon(events, DELTA))
-    assert f'training_id="{house.id}"' in node.call("GET", "/metrics").text
 
 
 @pytest.mark.parametrize(

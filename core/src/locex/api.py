@@ -315,7 +315,7 @@ class GradientSource(Protocol):
 
 @runtime_checkable
 class PrivateSession(TrainingSession, Protocol):
-    """A session whose batches and gradients a mechanism can make (``dp-sgd``).
+    """A session whose batches and gradients a privacy mechanism can make (DP-SGD, Abadi et al. 2016).
 
     What is left to the session sees private gradients only: the optimizer, FedProx's term, penalties of weights, bounds
     of gradients. Nothing else of training may depend on the training data: no schedule that watches them.

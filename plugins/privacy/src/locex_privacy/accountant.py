@@ -22,10 +22,10 @@ _FIELDS = {
     GAUSSIAN: {"mechanism", "noise_multiplier"},
     POISSON_GAUSSIAN: {"mechanism", "noise_multiplier", "sampling_rate", "steps"},
 }
-_PRECISION = 1e-3
-"""Bucket of privacy losses, for noise multipliers from `_COARSER` on; it costs less than 0.3 % of ε."""
-_COARSER = 0.3
-"""Below this the losses of a step, and the buckets with them, grow with the square of 1/z: their number does not."""
+_COARSE, _FINE = 1e-3, 1e-4
+"""Buckets of privacy losses. The finer they are, the less is lost to them, and the longer it takes."""
+_GROWING = 0.3
+"""Below this multiplier losses grow with 1/z², and buckets with them: their number does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +150,14 @@ def _analytic(composed: float, delta: float) -> float:
     from dp_accounting import get_epsilon_gaussian
 
     with np.errstate(divide="ignore"):  # so much noise that δ(ε) rounds to 0
-        return float(get_epsilon_gaussian(composed**-0.5, delta))
+        return float(get_epsilon_gaussian(1 / math.sqrt(composed), delta))
 
 
 def _by_losses(kinds: _Counted, composed: float, delta: float) -> float | None:
     """Return ε by privacy loss distributions, or None where they come to no value."""
-    smallest = min([kind.noise_multiplier for kind, _ in kinds] + ([composed**-0.5] if composed else []))
-    bucket = _PRECISION * max(1.0, (_COARSER / smallest) ** 2)
+    bucket = _bucket(kinds, composed)
     if composed:
-        kinds = (*kinds, (_Kind(composed**-0.5, 1.0), 1))
+        kinds = (*kinds, (_Kind(1 / math.sqrt(composed), 1.0), 1))
     try:
         with np.errstate(all="ignore"):
             found = float(_COMPOSITIONS.of(kinds, bucket).get_epsilon_for_delta(delta))
@@ -166,6 +165,15 @@ def _by_losses(kinds: _Counted, composed: float, delta: float) -> float | None:
         log.warning("privacy loss distributions come to no value (%s); Rényi divergences are taken", error)
         return None
     return found if math.isfinite(found) else None
+
+
+def _bucket(kinds: _Counted, composed: float) -> float:
+    """Return a bucket that is small beside the losses of a step, about q/z, yet not too small to be composed fast."""
+    least = min([kind.noise_multiplier for kind, _ in kinds] + ([1 / math.sqrt(composed)] if composed else []))
+    if least < _GROWING:
+        return _COARSE * (_GROWING / least) ** 2
+    loss = min(kind.sampling_rate / kind.noise_multiplier for kind, _ in kinds)
+    return max(min(_COARSE, loss / 5), _FINE / max(1.0, least))
 
 
 class _Compositions:
@@ -213,7 +221,7 @@ def _by_divergences(kinds: _Counted, composed: float, delta: float) -> float:
     for kind, steps in kinds:
         accountant.compose(PoissonSampledDpEvent(kind.sampling_rate, GaussianDpEvent(kind.noise_multiplier)), steps)
     if composed:
-        accountant.compose(GaussianDpEvent(composed**-0.5))
+        accountant.compose(GaussianDpEvent(1 / math.sqrt(composed)))
     found = float(accountant.get_epsilon(delta))
     if not math.isfinite(found):
         raise PrivacyRefused(

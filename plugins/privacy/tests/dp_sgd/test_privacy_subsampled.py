@@ -49,6 +49,21 @@ def test_many_steps_agree_with_opacus_and_lie_below_renyi(multiplier, rate, step
     assert found < rdp.get_privacy_spent(orders=orders, rdp=divergences, delta=1e-5)[0]
 
 
+@pytest.mark.parametrize(
+    ("multiplier", "rate", "steps"), [(1000, 0.178, 240), (20, 0.01, 100), (200, 0.1, 1000), (0.8, 1e-4, 100_000)]
+)
+def test_small_losses_are_not_lost_in_the_buckets(multiplier, rate, steps):
+    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+    from dp_accounting.pld import PLDAccountant
+
+    fine = PLDAccountant(value_discretization_interval=5e-5)
+    fine.compose(PoissonSampledDpEvent(rate, GaussianDpEvent(multiplier)), steps)
+
+    found = epsilon([poisson_gaussian_event(multiplier, rate, steps)], 1e-5)
+
+    assert found == pytest.approx(fine.get_epsilon(1e-5), rel=0.03)
+
+
 def test_rounds_are_one_long_training_to_the_accountant():
     rounds = [poisson_gaussian_event(1.1, 0.1, 20)] * 12
 
