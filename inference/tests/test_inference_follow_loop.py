@@ -186,6 +186,30 @@ async def test_lies_and_faults_of_the_service_leave_serving_alone(node, serve):
     assert (told.serving, told.error) == ("b", None)
 
 
+async def test_a_lie_about_one_model_does_not_hold_up_another(node, serve):
+    node.offer("a", adding(1), digest="ab" * 32)
+    node.offer("b", adding(2), name="other")
+    service = await serve(**SLOWLY)
+    with pytest.raises(PeerFailed):
+        await service.look()
+    told = {one.model: (one.serving, one.error is None) for one in service.follower.status()}
+    assert told == {"m": (None, False), "other": ("b", True)}
+
+
+async def test_the_file_of_a_version_stays_while_it_is_loaded(node, serve, tmp_path):
+    service = await serve(**SLOWLY)
+    for number, version in enumerate("abcde"):
+        node.offer(version, adding(number))
+        await service.look()
+        if version == "a":
+            service.registry.set_labels("m", {"mine": "a"})
+    kept = {path.name for path in (tmp_path / "follow" / "m").iterdir() if path.is_dir()}
+    loaded = {version.version: version.digest for version in service.registry.versions("m")}
+    assert set(loaded) == {"a", "d", "e"}
+    assert set(loaded.values()) <= kept
+    assert hashlib.sha256(adding(1)).hexdigest() not in kept  # of b
+
+
 async def test_a_service_that_starts_serves_what_it_served_before_while_the_node_is_down(node, serve):
     node.offer("a", adding(1))
     first = await serve(**SLOWLY)

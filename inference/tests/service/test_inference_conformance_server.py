@@ -53,10 +53,7 @@ async def test_a_model_is_ready(client, version):
 
 @pytest.mark.parametrize(("model", "version"), [("none", ""), ("two", "7")])
 async def test_a_model_or_version_that_is_not_there_is_not_ready(client, model, version):
-    if client.over_http:
-        assert await client.ask("is_model_ready", model, version) is False
-    else:
-        await refused(client, NOT_FOUND, "is_model_ready", model, version)
+    assert await client.ask("is_model_ready", model, version) is False
 
 
 async def test_a_models_metadata_tell_its_tensors(client):

@@ -34,6 +34,9 @@ class Served(Protocol):
     def stable(self, model: str) -> str | None:
         """Return the version that answers requests without a version; None where none does."""
 
+    def digests(self, model: str) -> set[str]:
+        """Return the digests of the versions that are loaded: their files must stay."""
+
     def noted(self, model: str, version: str, reason: str) -> None:
         """Have the index tell why an offered version does not serve."""
 
@@ -106,7 +109,12 @@ class Follower:
             await self._look(peer)
 
     async def _look(self, peer: Peer) -> None:
-        offers = newest(await peer.models(), uploads=self._settings.follow_uploads)
+        try:
+            listed = await peer.models()
+        except PeerFailed as error:
+            self._fail(peer, error)
+            raise
+        offers = newest(listed, uploads=self._settings.follow_uploads)
         failed: PeerFailed | None = None
         for name, offer in sorted(offers.items()):
             if self._url_of(name) != peer.url:
@@ -131,7 +139,7 @@ class Follower:
                 failures = 0
             except PeerFailed as error:
                 failures += 1
-                self._fail(peer, error, first=failures == 1)
+                log.log(logging.WARNING if failures == 1 else logging.DEBUG, "following: %s", error.message)
             except Exception:  # a fault of ours must not end the following
                 failures += 1
                 log.exception("following %s failed", peer.url)
@@ -143,8 +151,8 @@ class Follower:
         jitter = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 -- no secret
         return min(longest, interval * 2.0 ** min(failures, 16)) * jitter
 
-    def _fail(self, peer: Peer, error: PeerFailed, *, first: bool) -> None:
-        log.log(logging.WARNING if first else logging.DEBUG, "following: %s", error.message)
+    def _fail(self, peer: Peer, error: PeerFailed) -> None:
+        """Tell of every model of a service that it could not be asked."""
         for one in self._followed:
             if one.url == peer.url and one.name != EVERY:
                 self._told.setdefault(one.name, FollowedModel(model=one.name, url=one.url))
@@ -168,7 +176,7 @@ class Follower:
         state.decide(offer.key, decision)
         if decision.accepted:
             state.former, state.serving = state.serving, kept
-        await asyncio.to_thread(self._shelf.write, offer.name, state)
+        await asyncio.to_thread(self._shelf.write, offer.name, state, self._served.digests(offer.name))
         told.settle(state)
         self._metrics.decided(offer.name, accepted=decision.accepted)
 
@@ -207,7 +215,7 @@ class Follower:
         stable = self._served.stable(name)
         if state.former is not None and state.serving is not None and stable == state.former.version:
             state.former, state.serving = state.serving, state.former
-            await asyncio.to_thread(self._shelf.write, name, state)
+            await asyncio.to_thread(self._shelf.write, name, state, self._served.digests(name))
 
     def _question(self, kept: Kept) -> Question:
         return self._served.question(kept, self._shelf.path(kept.metadata.model_name, kept))

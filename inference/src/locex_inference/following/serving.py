@@ -46,6 +46,13 @@ class FollowedVersions:
         except UnknownServed:
             return None
 
+    def digests(self, model: str) -> set[str]:
+        """Return the digests of the versions that are loaded."""
+        try:
+            return {version.digest for version in self._loader.registry.versions(model)}
+        except UnknownServed:
+            return set()
+
     def noted(self, model: str, version: str, reason: str) -> None:
         """Have the index tell why an offered version does not serve; one that does serve is left alone."""
         try:

@@ -90,8 +90,11 @@ class Shelf:
         except (OSError, ValidationError):
             return ModelState()
 
-    def write(self, model: str, state: ModelState) -> None:
-        """Put a state in place of the one before, whole or not at all, and drop the files that it does not name."""
+    def write(self, model: str, state: ModelState, needed: Collection[str] = ()) -> None:
+        """Put a state in place of the one before, whole or not at all.
+
+        Files that it does not name are dropped, but those whose digests are ``needed``.
+        """
         place = self._folder / model
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         part = place / f"{_STATE}.part"
@@ -99,7 +102,8 @@ class Shelf:
         sync(part)
         part.replace(place / _STATE)
         sync(place)
-        self._sweep(place, {kept.digest for kept in (state.serving, state.former) if kept is not None})
+        named = {kept.digest for kept in (state.serving, state.former) if kept is not None}
+        self._sweep(place, {*named, *needed})
 
     def path(self, model: str, kept: Kept) -> Path:
         """Return where the bytes of a version are."""
