@@ -368,3 +368,11 @@ def test_a_missing_opacus_is_told_with_the_extra(kit, site, trained, monkeypatch
         with pytest.raises(PrivacyRefused, match="opacus, which is not installed") as caught:
             attempt()
         assert caught.value.remedy == "pip install locex-privacy[torch]"
+
+
+def test_a_target_is_the_bound_too_where_no_other_is_given():
+    config = validate(DpSgdConfig, {"max_grad_norm": 1, "target_epsilon": 8})
+
+    assert (config.max_epsilon, config.model_dump()["max_epsilon"]) == (8, 8)
+    assert validate(DpSgdConfig, {"max_grad_norm": 1, "target_epsilon": 8, "max_epsilon": 9}).max_epsilon == 9
+    assert validate(DpSgdConfig, {"max_grad_norm": 1, "noise_multiplier": 1}).max_epsilon is None

@@ -53,9 +53,6 @@ class DpSgdConfig(PluginConfig):
     def _has_one_measure_of_noise(self) -> DpSgdConfig:
         if (self.target_epsilon is None) == (self.noise_multiplier is None):
             raise ValueError("exactly one of target_epsilon and noise_multiplier is required")
+        if self.max_epsilon is None:  # shown in the job as it is understood, where a site's policy may bound it
+            self.max_epsilon = self.target_epsilon
         return self
-
-    @property
-    def budget(self) -> float | None:
-        """The ε that the data set may reach."""
-        return self.max_epsilon if self.max_epsilon is not None else self.target_epsilon

@@ -47,7 +47,7 @@ class DpSgdMechanism:
         """Take ``normal``, which returns standard normal values, and ``choice``, which samples, from tests only."""
         self._config = config
         self._context = context
-        self._budget = Budget(context, config.unit, config.delta, config.budget)
+        self._budget = Budget(context, config.unit, config.delta, config.max_epsilon)
         self._normal, self._choice = normal, choice
         self._examples = 0
         self._noise_multiplier = config.noise_multiplier or 0.0

@@ -69,7 +69,7 @@ def _refuse_optimizer(seen: PrivacyReview) -> None:
 
 
 def _warnings(config: DpSgdConfig) -> list[str]:
-    if config.budget is None:
+    if config.max_epsilon is None:
         return ["dp-sgd has no max_epsilon: ε is reported, and grows as long as the training goes on"]
     return []
 
