@@ -75,7 +75,7 @@ def init_app(settings: InferenceSettings) -> web.Application:
 async def _life(app: web.Application) -> AsyncIterator[None]:
     settings, controls, memory = app[SETTINGS], app[CONTROLS], app[MEMORY]
     registry = Registry()
-    engine = Engine(registry, batching=settings.micro_batching)
+    engine = Engine(registry, batching=settings.micro_batching, waiting_bytes=settings.max_waiting_mb << 20)
     folder = folder_of(settings)
     loader = Loader(registry, conditions_of(settings))
     required = settings.required_models or folder.models()

@@ -24,10 +24,8 @@ class InferenceSettings(ServiceSettings):
     configuration_folder: Path | None = Field(
         default=None, description="Folder of setup.json, model.json, format.json and the pipelines."
     )
-    repository_address: str | None = Field(
-        default=None, validation_alias="REPOSITORY_ADDRESS", description="The FL Repository, host:port or URL."
-    )
     max_body_mb: int = Field(default=64, gt=0, description="Largest body or gRPC message of a request, in MiB.")
+    max_waiting_mb: int = Field(default=512, gt=0, description="Tensors that may wait, over all models, in MiB.")
     required_models: Words = Field(
         default=[], description="Models without which the service is not ready; empty: all of the models folder."
     )
