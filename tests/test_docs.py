@@ -39,6 +39,7 @@ from locex_controller.settings import CollectorSettings
 from locex_inference.errors import InferenceError
 from locex_inference.following.settings import FollowSettings
 from locex_inference.grpc.status import MalformedMessage
+from locex_inference.settings import InferenceSettings
 from locex_inference.shared_memory import UnknownRegion
 from locex_server.app import init_app as init_node
 from locex_server.demo import run as demo
@@ -108,6 +109,7 @@ def shown(default: object) -> str:
 @pytest.mark.parametrize(
     ("heading", "model"),
     [
+        ("## Inference (`locex inference serve`)", InferenceSettings),
         ("## The node (`locex serve`)", NodeSettings),
         ("## The Training Collector (`locex collector serve`)", CollectorSettings),
         ("## Following (inference)", FollowSettings),

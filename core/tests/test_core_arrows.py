@@ -93,7 +93,8 @@ def words(tree):
 
 def test_core_knows_no_plugin_by_name():
     """Defaults of settings are the site's, and name some; nothing else does."""
-    ordinary = {"image", "data", "job", "serve", "demo", "categorical", "keras"}  # words, not only names
+    ordinary = {"image", "data", "job", "serve", "demo", "categorical"}  # words, not only names
+    ordinary |= {"hdf5", "keras", "onnx", "tflite", "torch"}  # formats of files, and libraries
     known = plugin_names() - ordinary | {"pytorch", "flower", "basic_norm", "dp-fixed"}
     if importlib.util.find_spec("locex_flower"):  # beside core alone, only the words above are looked for
         assert {"pytorch.sgd", "flower-grpc", "npy"} <= known

@@ -129,3 +129,19 @@ async def test_it_is_closed_beyond_loopback_without_a_token(folder):
     _, errors = await process.communicate()
     assert process.returncode == 1
     assert b"LOCEX_API_TOKEN_FILE" in errors
+
+
+async def test_the_files_of_an_older_service_name_the_version_and_its_pipelines(folder):
+    configuration = folder / "configuration"
+    configuration.mkdir()
+    model = {"model_name": "scale", "model_version": "1", "library": "onnx"}
+    (configuration / "model.json").write_text(json.dumps(model))
+    format_ = {"data_types": {"numerical": {"size": [2], "dtype": "float32"}}}
+    (configuration / "format.json").write_text(json.dumps(format_))
+    steps = [{"id": "basic_norm", "parameters": {"mean": 1, "std": 2}}]
+    (configuration / "preprocessing_pipeline.json").write_text(json.dumps(steps))
+    async with serving(folder, LOCEX_CONFIGURATION_FOLDER=str(configuration)) as (_, ports):
+        await ready(f"http://127.0.0.1:{ports['http']}")
+        async with triton_http.InferenceServerClient(f"127.0.0.1:{ports['http']}") as client:
+            assert (await client.get_model_metadata("scale"))["versions"] == ["1"]
+            np.testing.assert_allclose(await scaled(client, triton_http), 10 * (X - 1) / 2)

@@ -21,11 +21,10 @@ def inference() -> None:
 @click.option("--host", help="Address to listen on (HOST).")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of HTTP (PORT).")
 @click.option("--grpc-port", type=click.IntRange(0, 65535), help="Port of gRPC (LOCEX_GRPC_PORT).")
-@click.option("--no-grpc", "grpc", flag_value=False, default=None, type=bool, help="HTTP only (LOCEX_GRPC).")
+@click.option("--grpc/--no-grpc", default=None, help="Serve gRPC too, or HTTP only (LOCEX_GRPC).")
 @click.option(
     "--models-folder", type=click.Path(file_okay=False, path_type=Path), help="The models (LOCEX_MODELS_FOLDER)."
 )
-@click.option("--replicas", type=click.IntRange(1), help="Processes that share the ports (LOCEX_REPLICAS).")
 def serve(**options: Any) -> None:
     """Serve until interrupted."""
     from locex_inference.serve import run

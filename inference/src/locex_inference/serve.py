@@ -27,6 +27,7 @@ from locex_inference.http.infer import Inference
 from locex_inference.http.keys import CONTROLS, INFERENCE, MEMORY, MODEL_LIMIT, REGISTRY, SERVING
 from locex_inference.inferencers.remote import Terms
 from locex_inference.metrics import ModelMetrics
+from locex_inference.models.configmap import read_configured_model
 from locex_inference.models.loading import Conditions, Loader
 from locex_inference.models.registry import Registry
 from locex_inference.models.repository import ModelFolder
@@ -77,10 +78,10 @@ async def _life(app: web.Application) -> AsyncIterator[None]:
     settings, controls, memory = app[SETTINGS], app[CONTROLS], app[MEMORY]
     registry = Registry()
     app[REGISTRY] = registry
-    engine = Engine(registry, batching=settings.micro_batching)
-    folder = ModelFolder(settings.models_folder) if settings.models_folder else None
+    engine = Engine(registry, batching=settings.micro_batching, waiting_bytes=settings.max_waiting_mb << 20)
+    folder = folder_of(settings)
     loader = Loader(registry, conditions_of(settings))
-    required = settings.required_models or (folder.models() if folder else [])
+    required = settings.required_models or folder.models()
     service = app[SERVING] = Service(registry, engine, ModelRepository(loader, folder), required)
     tracing, log = Tracing(controls, on=settings.tracing), AccessLog(settings.access_log)
     if settings.tracing:
@@ -103,6 +104,12 @@ async def _life(app: web.Application) -> AsyncIterator[None]:
     await loader.close()
     engine.close()
     memory.close()
+
+
+def folder_of(settings: InferenceSettings) -> ModelFolder:
+    """Return the folder of models with what the ConfigMap says; raise `InvalidConfiguration`."""
+    configured = read_configured_model(settings.configuration_folder) if settings.configuration_folder else None
+    return ModelFolder(settings.models_folder, configured)
 
 
 def conditions_of(settings: InferenceSettings) -> Conditions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import AliasChoices, Field
+from pydantic import Field
 
 from locex.settings import ServiceSettings, Words, default_state_folder
 
@@ -24,10 +24,8 @@ class InferenceSettings(ServiceSettings):
     configuration_folder: Path | None = Field(
         default=None, description="Folder of setup.json, model.json, format.json and the pipelines."
     )
-    repository_address: str | None = Field(
-        default=None, validation_alias="REPOSITORY_ADDRESS", description="The FL Repository, host:port or URL."
-    )
     max_body_mb: int = Field(default=64, gt=0, description="Largest body or gRPC message of a request, in MiB.")
+    max_waiting_mb: int = Field(default=512, gt=0, description="Tensors that may wait, over all models, in MiB.")
     required_models: Words = Field(
         default=[], description="Models without which the service is not ready; empty: all of the models folder."
     )
@@ -43,9 +41,3 @@ class InferenceSettings(ServiceSettings):
     access_log: float = Field(default=0, ge=0, le=1, description="Part of the requests that the access log shows.")
     tracing: bool = Field(default=False, description="Make OpenTelemetry spans; OTEL_… says where they go.")
     micro_batching: bool = Field(default=True, description="Let models join waiting requests, as their options say.")
-    replicas: int = Field(
-        default=1,
-        gt=0,
-        validation_alias=AliasChoices("LOCEX_REPLICAS", "REPLICAS"),
-        description="Processes that share the ports, each with all models.",
-    )

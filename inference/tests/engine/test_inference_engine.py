@@ -221,6 +221,21 @@ async def test_more_than_may_wait_are_refused(engine):
     await engine.infer(request(1))
 
 
+async def test_waiting_tensors_are_bounded_over_all_models():
+    engine = Engine(Registry(), waiting_bytes=100)
+    version = serve(engine, costs=SLOW, options={"concurrency": 1})
+    version.inferencer.gate.clear()
+    _, answered = submit(engine, request(1), request(*range(10)))
+    with pytest.raises(Overloaded, match="requests of 80 bytes wait, and 24 more"):
+        engine.submit(request(1, 2, 3), print)
+    waiting = engine.submit(request(1), print)
+    waiting.cancel()
+    version.inferencer.gate.set()
+    await answered
+    await engine.infer(request(*range(50)))
+    engine.close()
+
+
 async def test_a_request_that_came_too_late_does_not_run(engine):
     version = serve(engine)
     now = asyncio.get_running_loop().time()

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from locex_inference.engine.lane import Lane
+from locex_inference.engine.lane import Lane, Room
 from locex_inference.engine.ticket import Done, Ticket
 from locex_inference.errors import DeadlineExceeded, NotReady
 from locex_inference.models.registry import Registry
@@ -22,10 +22,14 @@ THREADS = 32
 class Engine:
     """Answers requests with the registry's models. Belongs to one event loop."""
 
-    def __init__(self, registry: Registry, *, batching: bool = True) -> None:
-        """``batching`` lets models join requests, as their options and the probe at their loading say."""
+    def __init__(self, registry: Registry, *, batching: bool = True, waiting_bytes: int = 1 << 29) -> None:
+        """``batching`` lets models join requests, as their options and the probe at their loading say.
+
+        ``waiting_bytes`` bounds the tensors that wait, over all models.
+        """
         self.registry = registry
         self._batching = batching
+        self._room = Room(waiting_bytes)
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(min(THREADS, 4 * (os.cpu_count() or 1)), "inference")
 
@@ -74,7 +78,7 @@ class Engine:
         """Return the lane of a version."""
         lane = version.lane
         if lane is None:
-            lane = version.lane = Lane(version, self._loop, self._threads, batching=self._batching)
+            lane = version.lane = Lane(version, self._loop, self._threads, self._room, batching=self._batching)
         assert isinstance(lane, Lane)
         return lane
 

@@ -24,11 +24,27 @@ MOST_ROWS = 64
 """Examples of one batch that the engine joins where the options set no bound."""
 
 
+class Room:
+    """The bytes of tensors that wait, over all models, and how many there may be."""
+
+    __slots__ = ("limit", "used")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+
 class Lane:
     """Belongs to one version and to the event loop; only `execute` runs elsewhere."""
 
     def __init__(
-        self, version: ModelVersion, loop: asyncio.AbstractEventLoop, threads: Executor, *, batching: bool = True
+        self,
+        version: ModelVersion,
+        loop: asyncio.AbstractEventLoop,
+        threads: Executor,
+        room: Room,
+        *,
+        batching: bool = True,
     ) -> None:
         options = version.options
         self.version = version
@@ -44,6 +60,7 @@ class Lane:
         self._limit = options.queue_limit
         self._loop = loop
         self._threads = threads
+        self._room = room
         self._gathered: list[Ticket] = []
         self._queue: deque[Ticket] = deque()
         self._running = 0
@@ -67,9 +84,11 @@ class Lane:
                 self._loop.call_soon(self._flush)
             self._gathered.append(ticket)
             return
-        self._bound()
+        ticket.size = _size(ticket)
+        self._bound(ticket.size)
         ticket.version.in_flight += 1
         self.waiting += 1
+        self._room.used += ticket.size
         self._queue.append(ticket)
         if ticket.request.deadline is not None:
             ticket.timer = self._loop.call_at(ticket.request.deadline, self._expire, ticket)
@@ -78,13 +97,22 @@ class Lane:
     def forget(self, ticket: Ticket) -> None:
         """Let go of a request that will not run; it is skipped where it stands."""
         self.waiting -= 1
+        self._room.used -= ticket.size
         ticket.version.in_flight -= 1
         if ticket.stage is Stage.GONE:
             self.observed.cancelled += 1
         else:
             self.observed.failed(ticket)
 
-    def _bound(self) -> None:
+    def _bound(self, size: int = 0) -> None:
+        room = self._room
+        if room.used and room.used + size > room.limit:
+            self.observed.overloaded += 1
+            raise Overloaded(
+                f"requests of {room.used} bytes wait, and {size} more are more than may",
+                remedy="send it again later, or raise LOCEX_MAX_WAITING_MB",
+                retry_after=1,
+            )
         if self.waiting >= self._limit:
             self.observed.overloaded += 1
             raise Overloaded(
@@ -124,6 +152,7 @@ class Lane:
             self._running += 1
             self.waiting -= len(batch)
             for ticket in batch:
+                self._room.used -= ticket.size
                 ticket.stage = Stage.RUNNING
             if self.version.in_process:
                 future: asyncio.Future[Outcome] = self._loop.run_in_executor(
@@ -170,6 +199,14 @@ class Lane:
                 ticket.fail(result)
             else:
                 ticket.answer(result)
+
+
+def _size(ticket: Ticket) -> int:
+    """Return the bytes of a request's tensors."""
+    return sum(
+        array.nbytes if array.dtype.kind != "O" else sum(map(len, array.ravel()))
+        for array in ticket.request.inputs.values()
+    )
 
 
 def _joinable(version: ModelVersion) -> bool:

@@ -37,6 +37,7 @@ class Ticket:
         "request",
         "response",
         "rows",
+        "size",
         "stage",
         "timer",
         "values",
@@ -48,6 +49,7 @@ class Ticket:
         self.request = request
         self.version = version
         self.rows = rows
+        self.size = 0
         self.arrived = arrived
         self.done = done
         self.inputs: dict[str, Array] = request.inputs

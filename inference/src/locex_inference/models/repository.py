@@ -17,6 +17,7 @@ from locex.errors import InvalidConfiguration, InvalidModel
 from locex.pipelines.saved import SavedPipeline
 from locex.schemas.base import validate
 from locex.schemas.model import Name
+from locex_inference.models.configmap import ConfiguredModel
 from locex_inference.models.golden import JSON, NPZ
 from locex_inference.models.options import ModelOptions
 
@@ -33,33 +34,46 @@ _TRITON_ONLY = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """Models with their versions as folders. Names that are no names of models are passed over."""
+    """Models with their versions as folders. Names that are no names of models are passed over.
 
-    path: Path
+    ``configured`` is what a ConfigMap says of one model, or, without a name, of all that have no ``model.json``.
+    """
+
+    path: Path | None
+    configured: ConfiguredModel | None = None
 
     def models(self) -> list[str]:
         """Return the names of the models that have a version."""
-        return [name for name in _names(self.path) if self.versions(name)]
+        return [name for name in _names(self.path) if self.versions(name)] if self.path else []
 
     def versions(self, model: str) -> list[str]:
         """Return a model's versions, oldest first: numbers by value, after names in their order."""
-        return sorted(_names(self.path / safe_name(model)), key=version_key)
+        return sorted(_names(self.path / safe_name(model)), key=version_key) if self.path else []
+
+    def chosen(self, model: str) -> str:
+        """Return the one version that the ConfigMap names; empty where it names none."""
+        return self.configured.version if self.configured and self.configured.name == model else ""
 
     def options(self, model: str) -> ModelOptions:
         """Return what ``model.json`` says; raise `InvalidConfiguration`."""
+        configured = self.configured
+        applies = configured is not None and configured.name in {"", model}
+        otherwise = configured.options if configured is not None and applies else ModelOptions()
+        if self.path is None:
+            return otherwise
         path = self.path / safe_name(model) / OPTIONS
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            return ModelOptions()
+            return otherwise
         except (OSError, ValueError) as error:
             raise InvalidConfiguration(f"{path.name} of {model!r} cannot be read: {error}") from error
         return options_of(content)
 
     def version(self, model: str, version: str) -> Path:
         """Return the folder of a version; raise `InvalidModel` where there is none."""
-        folder = self.path / safe_name(model) / safe_name(version)
-        if not folder.is_dir():
+        folder = self.path / safe_name(model) / safe_name(version) if self.path else None
+        if folder is None or not folder.is_dir():
             raise InvalidModel(f"the folder of models has no {model!r} version {version!r}", remedy="put it there")
         return folder
 

@@ -71,6 +71,8 @@ class ModelRepository:
         """Return the versions of the folder that are to be loaded, oldest first."""
         assert self._folder is not None
         versions = self._folder.versions(model)
+        if chosen := self._folder.chosen(model):
+            return [chosen]
         named = {*options.labels.values(), *options.canary}
         newest = {*versions[-options.keep :]}
         return [version for version in versions if version in newest or version in named]
