@@ -37,11 +37,13 @@ from locex_controller.request import _PLANNED, ServerConf, TrainingRequest, pars
 from locex_controller.service import init_app as init_collector
 from locex_controller.settings import CollectorSettings
 from locex_inference.errors import InferenceError
+from locex_inference.following.settings import FollowSettings
 from locex_inference.grpc.status import MalformedMessage
 from locex_inference.settings import InferenceSettings
 from locex_inference.shared_memory import UnknownRegion
 from locex_server.app import init_app as init_node
 from locex_server.demo import run as demo
+from locex_server.inference.settings import BesideSettings
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -110,6 +112,8 @@ def shown(default: object) -> str:
         ("## Inference (`locex inference serve`)", InferenceSettings),
         ("## The node (`locex serve`)", NodeSettings),
         ("## The Training Collector (`locex collector serve`)", CollectorSettings),
+        ("## Following (inference)", FollowSettings),
+        ("## Inference beside the node", BesideSettings),
     ],
 )
 def test_every_setting_is_documented_with_its_default(heading, model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import time
@@ -55,6 +56,7 @@ def test_the_demo_shows_a_table_and_leaves_the_model(programs):
     assert "global accuracy" in shown
     assert "FINISHED" in shown
     assert "2/2" in shown
+    assert re.search(r"mnist-cnn version 1-\S+ says: \d \(\d+\.\d%, in \d+\.\d ms", shown)
     with zipfile.ZipFile(programs.folder / "run" / "model.zip") as model:
         assert any(name.endswith(".safetensors") for name in model.namelist())
     assert programs.alive() == []

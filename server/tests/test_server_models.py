@@ -53,3 +53,39 @@ async def test_uploads_that_cannot_be_are_refused_and_leave_the_model_as_it_was(
     invalid = await node.call("POST", "/model/", 422, json={"model_name": "a/b", "model_version": 1})
     assert {fault["path"] for fault in invalid["errors"]} == {"/model_name", "/model_version", "/meta"}
     assert await node.call("GET", "/model/m/1") == before
+
+
+async def test_the_files_of_a_training_are_read_by_name(node):
+    await node.submit()
+    stored = (await node.end())["model"]
+    path = f"/model/{stored['model_name']}/{stored['model_version']}"
+    assert list(stored["files"]) == ["model.safetensors"]
+    assert await node.call("GET", f"{path}/files/model.safetensors") == await node.call("GET", path)
+    missing = await node.call("GET", f"{path}/files/model.onnx", 404)
+    assert "'model.onnx'" in missing["detail"]
+    assert (await node.call("GET", "/model/m/1/files/model.onnx", 404))["code"] == "model-unknown"
+
+
+async def test_a_job_keeps_the_model_of_each_round_until_the_next(node):
+    await node.submit(export={"each_round": True, "model_version": "trained"}, num_rounds=4)
+    record = await node.end()
+    versions = {model["model_version"]: model for model in await node.call("GET", "/model/")}
+    assert sorted(versions) == ["1", "trained"]
+    assert versions["trained"]["lineage"]["interim"] is False
+    assert record["model"]["model_version"] == "trained"
+
+
+async def test_a_stopped_job_leaves_the_model_of_its_last_round(node):
+    await node.submit(export={"each_round": True}, num_rounds=1000)
+
+    def evaluated(event):
+        content = event["data"]["content"]
+        return event["event"] == "round" and content.get("evaluation") and content["round"] > 2
+
+    await node.events(until=evaluated)
+    await node.call("DELETE", "/job/t")
+    await node.end()
+    (kept,) = [model for model in await node.call("GET", "/model/") if model["model_version"] != "1"]
+    assert kept["lineage"]["interim"] is True
+    assert kept["model_version"].endswith(f"-round{kept['lineage']['round']}")
+    assert await node.call("GET", f"/model/m/{kept['model_version']}")

@@ -17,12 +17,14 @@ from locex.web.serve import serve, tls_of
 from locex_inference.access_log import AccessLog
 from locex_inference.controls import Controls
 from locex_inference.engine.engine import Engine
+from locex_inference.following.beginning import following
+from locex_inference.following.routes import FOLLOWER
 from locex_inference.grpc.parts import Parts
 from locex_inference.grpc.server import GrpcServer, Limits, start
 from locex_inference.http.app import make_app
 from locex_inference.http.connections import FastSite
 from locex_inference.http.infer import Inference
-from locex_inference.http.keys import CONTROLS, INFERENCE, MEMORY, MODEL_LIMIT, SERVING
+from locex_inference.http.keys import CONTROLS, INFERENCE, MEMORY, MODEL_LIMIT, REGISTRY, SERVING
 from locex_inference.inferencers.remote import Terms
 from locex_inference.metrics import ModelMetrics
 from locex_inference.models.configmap import read_configured_model
@@ -75,6 +77,7 @@ def init_app(settings: InferenceSettings) -> web.Application:
 async def _life(app: web.Application) -> AsyncIterator[None]:
     settings, controls, memory = app[SETTINGS], app[CONTROLS], app[MEMORY]
     registry = Registry()
+    app[REGISTRY] = registry
     engine = Engine(registry, batching=settings.micro_batching, waiting_bytes=settings.max_waiting_mb << 20)
     folder = folder_of(settings)
     loader = Loader(registry, conditions_of(settings))
@@ -88,7 +91,13 @@ async def _life(app: web.Application) -> AsyncIterator[None]:
     app[READINESS].add("models", service.check)
     grpc = await _start_grpc(settings, app, Parts(service, memory, controls, tracing, log)) if settings.grpc else None
     service.begin()
+    follower = following(settings, loader, folder, app[METRICS].registry)
+    if follower is not None:
+        app[FOLLOWER] = follower
+        follower.begin()
     yield
+    if follower is not None:
+        await follower.close()
     if grpc is not None:
         await grpc.stop(settings.stop_grace)
     await service.close()

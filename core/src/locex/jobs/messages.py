@@ -97,6 +97,15 @@ class RoundFinished(BaseModel):
     rounds: int | None = None
 
 
+class RoundModel(BaseModel):
+    """The global model of an evaluated round; its files lie in a folder of their own, the first is the model."""
+
+    kind: Literal["round-model"] = "round-model"
+    round: int
+    files: list[str]
+    pipeline: dict[str, Any] | None = None
+
+
 class Warned(BaseModel):
     """Something the user should know."""
 
@@ -156,6 +165,7 @@ FromWorker = (
     | Refused
     | StateChanged
     | RoundFinished
+    | RoundModel
     | Warned
     | LedgerRead
     | LedgerAppend

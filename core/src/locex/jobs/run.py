@@ -207,6 +207,8 @@ class Run:
                 await self._registry.enter(self.run_id, message.state, reason=message.reason)
             case m.RoundFinished():
                 await self._round(message)
+            case m.RoundModel():
+                await self._round_model(message)
             case m.Warned():
                 await self._warn(message.text)
             case m.LedgerRead() | m.LedgerAppend():
@@ -241,6 +243,12 @@ class Run:
             deaths=0,
         )
         await self.keep_checkpoint()
+
+    async def _round_model(self, message: m.RoundModel) -> None:
+        record = await self._registry.get(self.run_id)
+        files = [Path(path) for path in message.files]
+        await persist(lambda: keep_model(self._store, record, files, message.pipeline, interim=message.round))
+        await asyncio.to_thread(shutil.rmtree, self.folder / "rounds" / str(message.round), ignore_errors=True)
 
     async def _warn(self, text: str) -> None:
         record = await self._registry.get(self.run_id)
@@ -325,7 +333,7 @@ class Run:
         """Of a run that is over, keep only its log: the model is in the store."""
         if (await self._registry.get(self.run_id)).state.over:
             self._checkpoints.drop(self.run_id)
-            for name in ("checkpoint", "checkpoint.part", "model", "federation"):
+            for name in ("checkpoint", "checkpoint.part", "model", "rounds", "federation"):
                 await asyncio.to_thread(shutil.rmtree, self.folder / name, ignore_errors=True)
 
 

@@ -124,6 +124,10 @@ class Export(Configuration):
 
     model_version: Name | None = Field(default=None, description="Version of the trained model in the store.")
     formats: list[str] = Field(default_factory=lambda: ["safetensors"], description="safetensors, onnx.")
+    each_round: bool = Field(
+        default=False,
+        description="Keep the global model of every evaluated round too, until that of the next: inference follows it.",
+    )
 
 
 class JobConfiguration(Configuration):

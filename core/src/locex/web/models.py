@@ -107,6 +107,23 @@ async def get_model(request: web.Request, name: str, version: str) -> web.Stream
     return await blob_response(request, model.digest, f"{name}-{version}")
 
 
+@routes.get(
+    "/model/{name}/{version}/files/{file}",
+    tag="models",
+    produces="application/octet-stream",
+    errors=(UnknownModel, StoreUnavailable),
+)
+async def get_model_file(request: web.Request, name: str, version: str, file: str) -> web.StreamResponse:
+    """Return a file that a training kept beside the model: those that the model's lineage names.
+
+    An export in ONNX, for instance, which inference serves.
+    """
+    files = (await _known(request, name, version)).lineage.get("files", {})
+    if file not in files:
+        raise UnknownModel(name, version, f"the store with a file {file!r}")
+    return await blob_response(request, files[file], f"{name}-{version}-{file}")
+
+
 @routes.delete(
     "/model/{name}/{version}",
     tag="models",

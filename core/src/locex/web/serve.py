@@ -62,9 +62,9 @@ def tls_of(settings: ServiceSettings) -> Tls | None:
     return None
 
 
-def serve_as(settings: ServiceSettings, app: web.Application) -> int:
+def serve_as(settings: ServiceSettings, app: web.Application, *, site: Site = web.SockSite) -> int:
     """Run with the address and TLS that a service's settings name; return the exit code of the process."""
-    return serve(app, host=settings.host, port=settings.port, tls=tls_of(settings))
+    return serve(app, host=settings.host, port=settings.port, tls=tls_of(settings), site=site)
 
 
 def serve(

@@ -46,7 +46,9 @@ class NodeParticipant:
         send: Callable[[BaseModel], None],
         should_stop: Callable[[], bool],
         max_norm: float,
+        keep_global: Callable[[int], None] = lambda _: None,
     ) -> None:
+        """``keep_global(round)`` is called while the session holds the global parameters that were just evaluated."""
         self._job = job
         self._session = session
         self._mechanisms = sorted(mechanisms, key=lambda mechanism: mechanism.stage)
@@ -54,6 +56,7 @@ class NodeParticipant:
         self._send = send
         self._should_stop = should_stop
         self._max_norm = max_norm
+        self._keep_global = keep_global
         self._progress = Progress(rounds=job.num_rounds)
         self._record = RoundRecord(round=0)
         self._epsilon: dict[str, float] = {}
@@ -125,6 +128,7 @@ class NodeParticipant:
             self._global, self._progress.holds_global = admitted, True
             self._progress.evaluated = server_round
             self._finish_round()
+            self._keep_global(server_round)
         except LocexError as error:
             self._send(Warned(text=f"evaluation of round {server_round} was refused: {error}"))
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from locex.jobs.messages import (
     Left,
     Ready,
     Refused,
+    RoundModel,
 )
 from locex.pipelines.saved import SavedPipeline
 from locex.pipelines.trail import mismatch
@@ -82,7 +84,10 @@ def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path], di
         raise mismatch(error.message, prepared.trail) from error
     data.verify(plan, site, prepared, session.signature)
 
-    participant = _participant(plan, session, folder, inbox, site)
+    pipeline = _pipeline(inbox, prepared)
+    participant = _participant(
+        plan, session, folder, inbox, site, _keeps_rounds(plan, session, folder, inbox, pipeline)
+    )
     if begin.resume and not participant.resume():
         inbox.warn("no checkpoint was found: optimizer and scheduler begin anew")
     _federate(plan, participant, folder, site)
@@ -96,7 +101,7 @@ def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path], di
     elif not participant.holds_global:
         inbox.warn("the server sent no weights after the last fit: the model is this node's own")
     files = session.export(folder / "model", export.formats)
-    return participant.ended_early, files, _pipeline(inbox, prepared)
+    return participant.ended_early, files, pipeline
 
 
 def _pipeline(inbox: Inbox, prepared: data.Prepared) -> dict[str, Any] | None:
@@ -138,7 +143,12 @@ def _catalog() -> Catalog:
 
 
 def _participant(
-    plan: Plan, session: TrainingSession, folder: Path, inbox: Inbox, site: SiteSettings
+    plan: Plan,
+    session: TrainingSession,
+    folder: Path,
+    inbox: Inbox,
+    site: SiteSettings,
+    keep_global: Callable[[int], None],
 ) -> NodeParticipant:
     def ask(message: object) -> LedgerAnswer:
         inbox.send(message)  # type: ignore[arg-type]
@@ -161,8 +171,27 @@ def _participant(
         send=inbox.send,
         should_stop=inbox.stopping,
         max_norm=site.max_update_norm,
+        keep_global=keep_global,
     )
     return participant
+
+
+def _keeps_rounds(
+    plan: Plan, session: TrainingSession, folder: Path, inbox: Inbox, pipeline: dict[str, Any] | None
+) -> Callable[[int], None]:
+    """Return what hands the model of each round to the service, where the job asks for it."""
+
+    def keep(server_round: int) -> None:
+        place = folder / "rounds" / str(server_round)
+        place.mkdir(parents=True, exist_ok=True)
+        try:
+            files = session.export(place, plan.job.export.formats)
+        except OSError as error:
+            inbox.warn(f"the model of round {server_round} was not kept: {error}")
+        else:
+            inbox.send(RoundModel(round=server_round, files=[str(path) for path in files], pipeline=pipeline))
+
+    return keep if plan.job.export.each_round else lambda _: None
 
 
 def _federate(plan: Plan, participant: NodeParticipant, folder: Path, site: SiteSettings) -> None:

@@ -108,7 +108,8 @@ class OnnxInferencer:
             return _as_bytes(value.numpy())
         shape = value.shape()
         raw = (ctypes.c_uint16 * math.prod(shape)).from_address(value.data_ptr())  # numpy() knows no bfloat16
-        return np.array(raw, np.uint16).view(ml_dtypes.bfloat16).reshape(shape)
+        array: Array = np.array(raw, np.uint16).view(ml_dtypes.bfloat16).reshape(shape)
+        return array
 
 
 def _options(config: OnnxConfig, context: InferencerContext) -> ort.SessionOptions:

@@ -78,6 +78,10 @@ class Registry:
         names = (LATEST, STABLE, *known.labels)
         return {name: found.version for name in names if (found := known.labelled(name)) is not None}
 
+    def weights(self, model: str) -> dict[str, float]:
+        """Return the parts of the requests without a version that go to other versions than the stable one."""
+        return dict(self._known(model).weights)
+
     def index(self) -> list[IndexEntry]:
         """Return every known version of every model with its state."""
         return [entry for known in self._models.values() for entry in map(self._current, *_states(known))]

@@ -19,14 +19,24 @@ from locex.settings import NodeSettings, read_settings
 @click.option("--data", "data_folder", type=click.Path(path_type=Path), help="Folder of the local data (DATA_FOLDER).")
 @click.option("--config", "configuration_folder", type=click.Path(path_type=Path), help="Folder of ConfigMap files.")
 @click.option("--repository", "repository_address", help="The FL Repository (REPOSITORY_ADDRESS).")
-def serve(**options: Any) -> None:
+@click.option("--inference", is_flag=True, default=None, help="Serve what it trains: the inference service beside it.")
+def serve(inference: bool | None, **options: Any) -> None:
     """Run the AI Local Execution service.
 
     Every option has a setting in the environment; docs/settings.md lists them all.
     """
     from locex.web.serve import serve_as
     from locex_server.app import init_app
+    from locex_server.inference.settings import BesideSettings
 
     settings = read_settings(NodeSettings, **{name: value for name, value in options.items() if value is not None})
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    sys.exit(serve_as(settings, init_app(settings)))
+    beside = read_settings(BesideSettings, **({"inference": True} if inference else {}))
+    app = init_app(settings)
+    if not beside.inference:
+        sys.exit(serve_as(settings, app))
+    from locex_server.inference.supervision import Inference
+
+    service = Inference(settings, beside)
+    app.cleanup_ctx.append(service.lifetime)
+    sys.exit(serve_as(settings, app, site=service.site))

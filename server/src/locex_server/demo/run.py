@@ -22,6 +22,7 @@ from rich.live import Live
 from locex.cli.client import Client
 from locex_server.demo.data import write_shares
 from locex_server.demo.display import NodeView, progress, shares, summary
+from locex_server.demo.prediction import Prediction, predict
 from locex_server.demo.services import free_port, service
 
 GOAL = 0.93
@@ -42,6 +43,8 @@ class Federation:
     collector: Client
     nodes: list[Client]
     server_address: str
+    inference: str = ""
+    """The host and port of the inference service beside the first node."""
 
 
 async def run(folder: Path, rounds: int, federation: str) -> float:
@@ -68,8 +71,11 @@ async def run(folder: Path, rounds: int, federation: str) -> float:
         seconds = time.monotonic() - began
         model = folder / "model.zip"
         model.write_bytes(await _download(running.nodes[0]))
-    accuracy = _global_accuracy(views, folders)
-    console.print(summary(views, accuracy, str(model), seconds))
+        accuracy = _global_accuracy(views, folders)
+        console.print(summary(views, accuracy, str(model), seconds))
+        console.print("the first node serves the model; tritonclient asks it about a test image …")
+        trained = (await running.nodes[0].call("GET", f"job/{_TRAINING}"))["model"]["model_version"]
+        _show(console, await predict(running.inference, _MODEL, trained, folders[0] / "data"))
     _print_next(console, folder)
     return accuracy
 
@@ -77,23 +83,35 @@ async def run(folder: Path, rounds: int, federation: str) -> float:
 @asynccontextmanager
 async def _services(folder: Path, folders: list[Path]) -> AsyncIterator[Federation]:
     async with AsyncExitStack() as stack:
-        flower_port = free_port()
+        flower_port, inference_port = free_port(), free_port()
         collector = await stack.enter_async_context(
             service("collector", "collector", "serve", port=free_port(), folder=folder / "collector", environment={})
         )
         try:
             async with asyncio.TaskGroup() as starting:  # at the same time: each takes most of a second
-                nodes = [starting.create_task(stack.enter_async_context(_node(place, collector))) for place in folders]
+                nodes = [
+                    starting.create_task(stack.enter_async_context(_node(place, collector, port)))
+                    for place, port in zip(folders, (inference_port, None), strict=True)
+                ]
         except* click.ClickException as failures:
             raise failures.exceptions[0] from None
         urls = [collector, *(node.result() for node in nodes)]
         clients = [await stack.enter_async_context(Client(url)) for url in urls]
-        yield Federation(clients[0], clients[1:], f"127.0.0.1:{flower_port}")
+        yield Federation(clients[0], clients[1:], f"127.0.0.1:{flower_port}", f"127.0.0.1:{inference_port}")
 
 
 @asynccontextmanager
-async def _node(folder: Path, collector: str) -> AsyncIterator[str]:
+async def _node(folder: Path, collector: str, inference_port: int | None) -> AsyncIterator[str]:
+    """Run a node, one with a port for inference with that service beside it."""
     environment = {"DATA_FOLDER": str(folder / "data"), "REPOSITORY_ADDRESS": collector, "LOCEX_THREADS": "1"}
+    if inference_port is not None:
+        environment |= {
+            "LOCEX_INFERENCE": "1",
+            "LOCEX_INFERENCE_PORT": str(inference_port),
+            "LOCEX_GRPC_PORT": "0",
+            "LOCEX_FOLLOW_INTERVAL": "0.5",
+            "LOCEX_FOLLOW_PIPELINE": "1",
+        }
     async with service("service", "serve", port=free_port(), folder=folder, environment=environment) as url:
         yield url
 
@@ -103,8 +121,9 @@ async def _post(running: Federation, rounds: int, federation: str) -> None:
     await running.collector.call("POST", "model/", json=metadata)
     await running.collector.call("PUT", f"model/{_MODEL}/{_VERSION}", data=_artefact())
     await running.collector.call("POST", f"job/config/{_TRAINING}/", json=_training(running, rounds, federation))
-    for node in running.nodes:
-        await node.call("POST", f"job/config/{_TRAINING}/", json=_job(running, rounds, federation))
+    job = _job(running, rounds, federation)
+    for node, formats in zip(running.nodes, (["onnx"], []), strict=True):  # the first one serves the model
+        await node.call("POST", f"job/config/{_TRAINING}/", json=job | {"export": {"formats": formats}})
 
 
 def _training(running: Federation, rounds: int, federation: str) -> dict[str, Any]:
@@ -180,6 +199,16 @@ def _global_accuracy(views: list[NodeView], folders: list[Path]) -> float:
     sizes = [len(np.load(folder / "data" / "y_test.npy")) for folder in folders]
     hits = [view.evaluation["accuracy"] * size for view, size in zip(views, sizes, strict=True)]
     return sum(hits) / sum(sizes)
+
+
+def _show(console: Console, made: Prediction) -> None:
+    for row in made.image[::2]:  # a character is twice as high as wide
+        console.print("  " + "".join(" .:-=+*#%@"[value * 10 // 256] for value in row), markup=False, highlight=False)
+    right = "" if made.digit == made.label else f", it is a {made.label}"
+    console.print(
+        f"  {made.model} version {made.version} says: [bold]{made.digit}[/bold]"
+        f" ({made.probability:.1%}, in {made.milliseconds:.1f} ms{right})"
+    )
 
 
 def _print_next(console: Console, folder: Path) -> None:

@@ -1,0 +1,1 @@
+"""From training to serving: models are followed where they are trained, checked, and swapped in."""
