@@ -38,6 +38,7 @@ from locex.schemas.job import (
 )
 from locex.schemas.model import ModelMetadata
 from locex.store.protocol import StoreContext
+from locex.testing.contract.inferencer import try_inferencer
 
 DOCS = Path(__file__).parent.parent / "docs"
 FILE_BLOCK = re.compile(r"^`([\w.]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -204,6 +205,7 @@ def test_the_inferencer_answers_from_its_file(use, tmp_path):
     x = np.array([[1, 1]], np.float32)
     host, plugin = use("inferencer")
     assert host.inferencer(plugin, context).run({"x": x}, ["y"])["y"].tolist() == [[4, 7]]
+    assert try_inferencer(host.inferencer(plugin, context)).faults == []
     host, plugin = use("inferencer", probabilities=True)
     assert host.inferencer(plugin, context).run({"x": x}, ["y"])["y"].sum() == pytest.approx(1)
     np.savez(tmp_path / "model.npz", weights=weights)

@@ -13,6 +13,7 @@ from locex.errors import (
     ActiveJob,
     QueueFull,
 )
+from locex.pipelines.saved import SavedPipeline
 from locex.schemas.record import FailureKind, JobState
 
 
@@ -33,6 +34,26 @@ async def test_a_job_trains_and_leaves_a_model(node):
     weights = load_file(await node.store.blob_path(model.digest))
     assert weights["weights"].shape == (4, 3)
     assert int(weights["steps"]) == 6
+
+
+async def test_the_pipeline_and_what_it_learnt_go_with_the_model(node):
+    steps = [{"id": "scale", "parameters": {"factor": 2}}, {"id": "keeping_centre"}]
+    await node.submit(transformations={"train": [*steps, {"id": "jitter"}], "test": steps})
+    record = await node.end()
+    assert record.state is JobState.FINISHED, record.failure
+    model = await node.store.get_model("m", record.model["model_version"])
+    kept = SavedPipeline.model_validate(model.lineage["pipeline"])
+    assert [step.id for step in kept.steps] == ["scale", "keeping_centre"]
+    assert kept.steps[1].state["mean"].array().shape == (1,)
+    assert not [warning for warning in record.warnings if "pipeline" in warning]
+
+
+async def test_a_model_whose_steps_keep_nothing_says_that_they_do_not(node):
+    await node.submit(transformations={"train": [{"id": "centre"}], "test": [{"id": "centre"}]})
+    record = await node.end()
+    assert record.state is JobState.FINISHED, record.failure
+    assert "pipeline" not in (await node.store.get_model("m", record.model["model_version"])).lineage
+    assert any("the pipeline is not kept with the model" in warning for warning in record.warnings)
 
 
 async def test_strings_scalars_and_nulls_are_understood(node):

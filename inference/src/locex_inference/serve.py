@@ -120,7 +120,7 @@ def conditions_of(settings: InferenceSettings) -> Conditions:
         memory_mb=settings.model_memory_mb,
         allow_programs=settings.allow_programs,
         folder=settings.state_folder / "models",
-        terms=Terms(settings.worker_python, settings.load_timeout, settings.call_timeout),
+        terms=Terms(settings.worker_python, settings.load_timeout, settings.call_timeout, settings.arrays_mb << 20),
         catalog=lambda: read_catalog(settings.policy, settings.plugin_folders),
     )
 

@@ -33,6 +33,9 @@ class InferenceSettings(ServiceSettings):
         default=[], description="Transformations that may run in the service's own process; others have their own."
     )
     model_memory_mb: int = Field(default=2048, gt=0, description="Memory of one model's own process, in MiB.")
+    arrays_mb: int = Field(
+        default=256, gt=0, description="Largest inputs, or outputs, of one call of a model's own process, in MiB."
+    )
     load_timeout: float = Field(default=120, gt=0, description="Seconds that loading a model may take.")
     call_timeout: float = Field(default=60, gt=0, description="Seconds that a call of a model's process may take.")
     threads: int = Field(default=1, gt=0, description="Threads of one call of a model that says nothing else.")

@@ -15,8 +15,10 @@ from locex.plugins.catalog import read_catalog
 from locex.plugins.host import Host
 from locex.schemas.data_format import DataFormat
 from locex_inference.errors import InvalidInference, ModelFailed
-from locex_inference.models.configmap import read_configured_model
+from locex_inference.models.configmap import ConfiguredModel, read_configured_model
 from locex_inference.models.options import ModelOptions
+from locex_inference.models.repository import ModelFolder
+from locex_inference.models.serving_folder import ModelRepository
 
 FORMAT = {"data_types": {"tabular": {"size": [2], "dtype": "float32"}}}
 X = np.array([[1, 2], [3, 4]], np.float32)
@@ -243,3 +245,17 @@ def test_the_files_of_older_services_are_read_as_they_are(tmp_path):
     (tmp_path / "preprocessing_pipeline.json").write_text("[")
     with pytest.raises(InvalidConfiguration, match=r"preprocessing_pipeline.json cannot be read"):
         read_configured_model(tmp_path)
+
+
+async def test_a_mounted_configmap_serves_its_version_with_its_pipelines(loader, models):
+    for version in ("3", "4"):
+        models.write(models.linear(int(version)), f"m/{version}/model.onnx")
+    configured = ConfiguredModel("m", "3", "", options([step("basic_norm", mean=1)], [step("argmax")]))
+    repository = ModelRepository(loader, ModelFolder(models.folder, configured))
+    assert await repository.load_all() == []
+    version = loader.registry.choose("m")
+    assert version.version == "3"
+    assert answered(version, np.array([[1, 2], [2, 1]], np.float32)).tolist() == [1, 0]
+    (models.folder / "m" / "model.json").write_text("{}")  # nearer to the model than the ConfigMap
+    await repository.load("m")
+    assert loader.registry.choose("m").preprocess is None

@@ -6,14 +6,22 @@ It reads a `Trial` and answers with a `Verdict`. Whatever the plugin does to its
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field
 
-from locex.api import BuildContext, LocalData, ModelArtefact, PrivacyContext, SiteContext, TrainingSession
+from locex.api import (
+    BuildContext,
+    InferencerContext,
+    LocalData,
+    ModelArtefact,
+    PrivacyContext,
+    SiteContext,
+    TrainingSession,
+)
 from locex.errors import CrashedPlugin, LocexError
 from locex.plugins.catalog import Entry, read_catalog
 from locex.plugins.host import Configured, Host
@@ -26,9 +34,6 @@ from locex.schemas.model import ModelMetadata
 from locex.settings import WITHHELD
 from locex.testing.contract.verdict import Verdict
 
-TRIED = ("transform", "data", "builder", "privacy")
-"""Kinds that can be tried without a federation; a store has `locex.testing.store_contract`."""
-
 
 class Trial(BaseModel):
     """What is tried, and with what."""
@@ -37,7 +42,7 @@ class Trial(BaseModel):
     folders: list[str] = Field(default_factory=list, description="Folders of plugins beside the environment.")
     fields: dict[str, Any] = Field(default_factory=dict, description="The plugin's own fields.")
     examples: Path | None = Field(default=None, description="An .npz file with x and y.")
-    model: Path | None = Field(default=None, description="A builder's artefact.")
+    model: Path | None = Field(default=None, description="The artefact of a builder or an inferencer.")
     optimizer: dict[str, Any] = Field(default_factory=dict, description="A builder's optimizer: its name and fields.")
     memory_mb: int | None = Field(default=None, description="Memory that it may take.")
     data_folder: Path | None = Field(default=None, description="Where a data source reads.")
@@ -66,13 +71,7 @@ def hold(trial: Trial) -> Verdict:
         if missing and not trial.fields:
             return Verdict(notes=[f"not tried: give its fields ({error.message})"])
         return Verdict([error.message])
-    if entry.kind == "transform":
-        return _transform(host, plugin, trial)
-    if entry.kind == "data":
-        return _source(host, plugin, trial)
-    if entry.kind == "builder":
-        return _builder(host, plugin, trial)
-    return _mechanism(host, plugin)
+    return _TRIALS[entry.kind](host, plugin, trial)
 
 
 def _transform(host: Host, plugin: Configured, trial: Trial) -> Verdict:
@@ -128,11 +127,35 @@ def _builder(host: Host, plugin: Configured, trial: Trial) -> Verdict:
     return try_builder(session, ModelArtefact(trial.model, metadata, ""))
 
 
-def _mechanism(host: Host, plugin: Configured) -> Verdict:
+def _inferencer(host: Host, plugin: Configured, trial: Trial) -> Verdict:
+    from locex.testing.contract.inferencer import try_inferencer
+
+    if trial.model is None:
+        return Verdict(notes=["not tried: give a model file"])
+    metadata = ModelMetadata.model_validate({"model_name": "m", "model_version": "1", "meta": {"library": "any"}})
+    try:
+        inferencer = host.inferencer(plugin, InferencerContext(ModelArtefact(trial.model, metadata, ""), threads=1))
+    except LocexError as error:
+        return Verdict([error.message])
+    return try_inferencer(inferencer)
+
+
+def _mechanism(host: Host, plugin: Configured, _trial: Trial) -> Verdict:
     from locex.testing.contract.privacy import memory_ledgers, try_mechanism
 
     context = PrivacyContext("data", memory_ledgers(), lambda _unit, _epsilon: None)
     return try_mechanism(host.privacy(plugin, context))
+
+
+_TRIALS: dict[str, Callable[[Host, Configured, Trial], Verdict]] = {
+    "transform": _transform,
+    "data": _source,
+    "builder": _builder,
+    "inferencer": _inferencer,
+    "privacy": _mechanism,
+}
+TRIED = tuple(_TRIALS)
+"""Kinds that can be tried without a federation; a store has `locex.testing.store_contract`."""
 
 
 def main() -> None:

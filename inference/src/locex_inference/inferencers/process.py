@@ -6,7 +6,6 @@ Control is JSON lines; arrays lie in shared memory that the parent made.
 
 from __future__ import annotations
 
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -98,7 +97,6 @@ def main() -> None:
     if message is None:
         return
     question = Question.model_validate(message)
-    os.nice(question.nice)
     settings = PluginSettings()
     sys.path.extend(map(str, settings.plugin_folders))
     with hard_limit(question.memory_mb):

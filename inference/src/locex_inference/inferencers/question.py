@@ -26,7 +26,7 @@ class Question(BaseModel):
     threads: int = Field(default=1, description="Threads of one call.")
     allow_programs: bool = Field(default=True, description="Whether artefacts that are programs are taken.")
     memory_mb: int | None = Field(default=None, description="Memory of its process, in MiB.")
-    nice: int = Field(default=0, description="Priority of its process.")
+    nice: int = Field(default=0, description="How far its process gives way to others.")
     buffers: list[tuple[int, int]] = Field(default=[], description="Shared memory for inputs and outputs, by call.")
 
     def model_artefact(self) -> ModelArtefact:

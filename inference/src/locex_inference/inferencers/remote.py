@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from locex.api import TensorInfo
 from locex.errors import LocexError
 from locex.processes.answers import answer_of
-from locex.processes.child import Child, python
+from locex.processes.child import Child
 from locex.settings import WITHHELD
 from locex_inference import errors
 from locex_inference.errors import InferenceError, ModelFailed, NotReady
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 MODULE = "locex_inference.inferencers.process"
+_PRELUDE = (
+    "import os, runpy, sys; os.nice(int(sys.argv.pop())); "
+    f"runpy.run_module({MODULE!r}, run_name='__main__', alter_sys=True)"
+)
+"""Gives way before anything is imported, which takes longer than many a model's loading."""
 _ERRORS = {
     kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, InferenceError)
 }
@@ -133,7 +139,7 @@ class RemoteModel:
 
     async def _begin(self) -> None:
         fds = [fd for slot in self._slots for fd in (slot.inputs.fd, slot.outputs.fd)]
-        argv = python(MODULE, interpreter=self._terms.interpreter)
+        argv = [self._terms.interpreter or sys.executable, "-c", _PRELUDE, str(self._question.nice)]
         child = self._child = await Child.start(argv, environment=WITHHELD, pass_fds=fds)
         what = f"the model {self._question.name!r} version {self._question.version!r}"
         try:

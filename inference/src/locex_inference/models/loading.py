@@ -32,6 +32,7 @@ from locex_inference.serving import Statistics
 
 ResultT = TypeVar("ResultT")
 _NICE = 19
+_NICE_TRIAL = 10  # a whole process with its imports: at 19 a busy machine would keep a swap waiting for half a minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +188,7 @@ class Loader:
         )
         remain = options.isolate or not self._may_run_here(question)
         if not remain:
-            question = question.model_copy(update={"nice": _NICE})
+            question = question.model_copy(update={"nice": _NICE_TRIAL})
         return _Task(question, read_golden(beside) if beside else None, remain)
 
     def _may_run_here(self, question: Question) -> bool:
