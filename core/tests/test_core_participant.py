@@ -185,3 +185,14 @@ def test_what_the_server_knows_encrypted_only_is_not_told_to_it(node):
     assert restored.resume()
     with pytest.raises(BadParameters):
         restored.parameters()
+
+
+@pytest.mark.parametrize("number", [0, -1])
+@pytest.mark.parametrize("act", ["fit", "evaluate"])
+def test_no_number_of_a_round_has_encrypted_parameters_told(node, act, number):
+    encrypting = Charge()
+    encrypting.stage = Stage.ENCRYPT
+    one = node(encrypting)
+    getattr(one, act)([np.full(2, 7, np.float32)], {"server_round": number})
+    with pytest.raises(BadParameters, match="the server may know them encrypted only"):
+        one.parameters()

@@ -72,6 +72,7 @@ class NodeParticipant:
         self._epsilon: dict[str, float] = {}
         self._state = JobState.PREPARING
         self._global = session.get_parameters()
+        self._received = False
 
     # --- what a federation asks ---------------------------------------------------------------------------------------
 
@@ -105,9 +106,10 @@ class NodeParticipant:
     def parameters(self) -> Parameters:
         """Return the last global parameters: never what local training made of them.
 
-        Raise `BadParameters` where the server knows them encrypted only, which is after the first round.
+        Raise `BadParameters` where the server may know them encrypted only, which is as soon as anything arrived. The
+        server's round numbers are not asked: one that counts from below would have its ciphertexts opened here.
         """
-        if self._progress.latest and any(mechanism.stage >= Stage.ENCRYPT for mechanism in self._mechanisms):
+        if self._received and any(mechanism.stage >= Stage.ENCRYPT for mechanism in self._mechanisms):
             raise BadParameters(
                 "the parameters are not told: the server may know them encrypted only",
                 remedy="let the server go on from its own checkpoint, or start a new training",
@@ -170,6 +172,7 @@ class NodeParticipant:
             return False
         parameters, content = restored
         self._global = admit(parameters, self._global, max_norm=math.inf)
+        self._received = True
         self._session.set_parameters(self._global)
         self._progress.latest = self._progress.fitted = int(content["round"])
         self._progress.evaluated = int(content["evaluated"])
@@ -203,6 +206,7 @@ class NodeParticipant:
     def _begin(self, state: JobState, config: Mapping[str, Scalar], counted: int) -> int:
         if self.stopping:
             raise Stopped
+        self._received = True
         server_round = int(config.get("server_round", counted) or counted)
         told = config.get("num_rounds")
         if told is not None:
