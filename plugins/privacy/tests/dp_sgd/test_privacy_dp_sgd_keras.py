@@ -205,6 +205,23 @@ def test_examples_are_augmented_one_by_one(site, session, kit, models):
     assert seen == [1, 1, 1]
 
 
+@pytest.mark.parametrize("name", ["dropping", "mlp"])
+def test_draws_of_the_training_are_not_those_of_the_jobs_seed(site, session, kit, models, name):
+    def noisy(batch, generator):
+        return Dataset(batch.x + generator.normal(size=batch.x.shape).astype(np.float32), batch.y)
+
+    released = []
+    for _ in range(2):
+        trained = session("keras", models[name], kit.blobs(), augment=None if name == "dropping" else noisy, seed=7)
+        mechanism = site.mechanism(ONE_STEP, normal=kit.silent, choice=kit.always(list(range(20))))
+        mechanism.prepare(trained)
+        released.append(
+            np.concatenate([one.ravel() for one in moved(kit.train(mechanism, trained, ONE_STEP), trained)])
+        )
+
+    assert not np.allclose(*released)
+
+
 # --- what is refused
 
 
