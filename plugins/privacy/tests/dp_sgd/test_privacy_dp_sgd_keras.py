@@ -215,9 +215,8 @@ def test_draws_of_the_training_are_not_those_of_the_jobs_seed(site, session, kit
         trained = session("keras", models[name], kit.blobs(), augment=None if name == "dropping" else noisy, seed=7)
         mechanism = site.mechanism(ONE_STEP, normal=kit.silent, choice=kit.always(list(range(20))))
         mechanism.prepare(trained)
-        released.append(
-            np.concatenate([one.ravel() for one in moved(kit.train(mechanism, trained, ONE_STEP), trained)])
-        )
+        tensors = moved(kit.train(mechanism, trained, ONE_STEP), trained)
+        released.append(np.concatenate([one.ravel() for one in tensors]))
 
     assert not np.allclose(*released)
 

@@ -206,9 +206,8 @@ def test_draws_of_the_training_are_not_those_of_the_jobs_seed(site, session, kit
         trained = session("pytorch", create, kit.blobs(), augment=augment, seed=7)
         mechanism = site.mechanism(ONE_STEP, normal=kit.silent, choice=kit.always(list(range(20))))
         mechanism.prepare(trained)
-        released.append(
-            np.concatenate([one.ravel() for one in kit.train(mechanism, trained, ONE_STEP).parameters.values()])
-        )
+        tensors = kit.train(mechanism, trained, ONE_STEP).parameters.values()
+        released.append(np.concatenate([one.ravel() for one in tensors]))
 
     assert not np.allclose(*released)
 
