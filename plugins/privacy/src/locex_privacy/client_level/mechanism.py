@@ -185,7 +185,8 @@ class ClientLevelMechanism:
     def _protected(self, tensor: Array, reference: Array, scale: float, stddev: float) -> Array:
         if not is_float(tensor):
             return reference.copy()
-        moved = reference + scale * difference(tensor, reference)
+        moved = scale * difference(tensor, reference)
         if stddev:
             moved += self._normal(tensor.size).reshape(tensor.shape) * stddev
-        return moved.astype(tensor.dtype)
+        # Last: rounded beside a reference that the server chose, an update without noise could pass the clipping norm.
+        return (reference + moved).astype(tensor.dtype)
