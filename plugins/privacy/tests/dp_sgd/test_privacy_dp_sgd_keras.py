@@ -159,6 +159,19 @@ def test_an_example_without_a_finite_gradient_counts_as_none(site, session, kit,
         np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-7)
 
 
+def test_one_examples_loss_does_not_make_a_round_fail(site, session, kit, models):
+    """That a round failed shows, and no noise covers it."""
+    good = kit.blobs()
+    x = good.x.copy()
+    x[5] = np.inf
+    trained = session("keras", models["mlp"], Dataset(x, good.y), test=good)
+    mechanism = site.mechanism(ONE_STEP, normal=kit.silent, choice=kit.always([5]))
+    mechanism.prepare(trained)
+    mechanism.before_fit({})
+
+    assert trained.fit(ONE_STEP, server_round=1).metrics == {}
+
+
 def test_penalties_of_weights_and_fedprox_are_added_to_private_gradients(site, session, kit, models):
     config = TrainConfig(batch_size=8, steps_per_epoch=2)
     trained = session("keras", models["penalized"], kit.blobs(), optimizer=kit.optimizer("keras", rate=0.1))

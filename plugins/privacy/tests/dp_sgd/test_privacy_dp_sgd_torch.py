@@ -143,6 +143,19 @@ def test_an_example_without_a_finite_gradient_counts_as_none(site, session, kit,
         np.testing.assert_allclose(released[1][name], tensor, rtol=1e-5, atol=1e-7)
 
 
+def test_one_examples_loss_does_not_make_a_round_fail(site, session, kit):
+    """That a round failed shows, and no noise covers it."""
+    good = kit.blobs()
+    x = good.x.copy()
+    x[5] = np.inf
+    trained = session("pytorch", mlp, Dataset(x, good.y), test=good)
+    mechanism = site.mechanism(ONE_STEP, normal=kit.silent, choice=kit.always([5]))
+    mechanism.prepare(trained)
+    mechanism.before_fit({})
+
+    assert trained.fit(ONE_STEP, server_round=1).metrics == {}
+
+
 def test_a_mean_loss_that_leaves_some_targets_out_weighs_nobody_by_the_others(kit):
     data, module = kit.blobs(), mlp()
     x, y = torch.from_numpy(data.x[:4]), torch.from_numpy(data.y[:4])

@@ -196,13 +196,16 @@ class PytorchSession:
             else:
                 self._trainer.step_on_nothing()
             self._schedule.after_step()
-        if tally.examples and not math.isfinite(tally.loss()):
-            raise LocexError(
-                f"the training diverged: the loss of epoch {epoch + 1} is {tally.loss()}",
-                remedy="lower the learning rate, warm up, or check the data for extreme values",
-                code="training-diverged",
-            )
         metrics = {"loss": tally.loss(), **tally.metrics()} if tally.examples else {}
+        if not math.isfinite(metrics.get("loss", 0.0)):
+            if self._source is None:
+                raise LocexError(
+                    f"the training diverged: the loss of epoch {epoch + 1} is {tally.loss()}",
+                    remedy="lower the learning rate, warm up, or check the data for extreme values",
+                    code="training-diverged",
+                )
+            # A round that fails shows, and one example's loss must not decide that; private weights may.
+            metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
         if (self._schedule.monitor or "").startswith("val_"):
             seen = self.evaluate(config)
             metrics |= {f"val_{name}": value for name, value in (("loss", seen.loss), *seen.metrics.items())}
