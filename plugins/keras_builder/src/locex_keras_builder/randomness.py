@@ -23,11 +23,15 @@ def reseed(keras: Keras, model: Any, *parts: int) -> None:
         generator.reset_from_seed(derived_seed(*parts, number))
 
 
-def unseed(model: Any) -> None:
-    """Let every generator of a model of Keras 3 begin at a seed of the operating system's entropy."""
-    for one in model.variables:
-        if one.path.endswith("seed_generator_state"):
-            one.assign(np.frombuffer(os.urandom(8), np.uint32))
+def unseed(keras: Keras, model: Any) -> None:
+    """Let every generator of the model begin at a seed of the operating system's entropy."""
+    if keras.name == "keras":
+        for one in model.variables:
+            if one.path.endswith("seed_generator_state"):
+                one.assign(np.frombuffer(os.urandom(8), np.uint32))
+        return
+    for generator in _own_generators(model):
+        generator.reset_from_seed(int.from_bytes(os.urandom(7), "little"))
 
 
 def _own_generators(model: Any) -> Iterator[Any]:

@@ -149,7 +149,7 @@ class KerasSession:
         if self._source is None:
             reseed(self._keras, self._model, self._seed, server_round)
         else:  # who knew the draws would see how an example shifts those of all others
-            unseed(self._model)
+            unseed(self._keras, self._model)
         if proximal_mu > 0:
             self._execution.hold_near()
         plan = self._plan(config, server_round)
