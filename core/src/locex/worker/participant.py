@@ -28,6 +28,7 @@ from locex.schemas.record import JobState, RoundRecord
 from locex.worker.checkpoint import Checkpoint
 from locex.worker.gate import admit, require_sound
 
+_UNSENDABLE = "training gave weights that cannot be sent"
 _LAST_EVALUATION = 30.0  # seconds to wait, after the last fit, for an evaluation that the server may not want
 
 
@@ -230,16 +231,19 @@ class NodeParticipant:
         try:
             result = self._session.fit(self._train_config(config), server_round=server_round, proximal_mu=proximal_mu)
             trained = self._session.get_parameters()
-            require_sound(trained, "training gave weights that cannot be sent", max_norm=self._max_norm)
+            require_sound(trained, _UNSENDABLE, max_norm=math.inf)
+            update = Update(trained, admitted, result.examples, dict(result.metrics))
+            # The norm is held against its bound behind the noise: beside weights just within it, which a server can
+            # send, a refusal would tell without any noise which way the training went.
+            update = _made(update, config, [one for one in self._mechanisms if one.stage <= Stage.NOISE])
+            require_sound(update.parameters, _UNSENDABLE, max_norm=self._max_norm)
         except LocexError:
             self._session.set_parameters(admitted)
             self._progress.holds_global = True
             raise
         self._record.examples = result.examples
         self._record.train = dict(result.metrics)
-        update = Update(trained, admitted, result.examples, dict(result.metrics))
-        for mechanism in self._mechanisms:
-            update = mechanism.outgoing(update, config)
+        update = _made(update, config, [one for one in self._mechanisms if one.stage > Stage.NOISE])
         client = self._job.client_type_id
         return replace(update, metrics=update.metrics | {"client_type_id": client}) if client else update
 
@@ -262,3 +266,10 @@ class NodeParticipant:
         if state is not self._state or reason:
             self._state = state
             self._send(StateChanged(state=state, reason=reason))
+
+
+def _made(update: Update, config: Mapping[str, Scalar], mechanisms: Sequence[PrivacyMechanism]) -> Update:
+    """Return what mechanisms make of an update."""
+    for mechanism in mechanisms:
+        update = mechanism.outgoing(update, config)
+    return update
