@@ -254,10 +254,11 @@ def test_models_without_private_gradients_are_refused(site, session, kit, models
     assert remedy in caught.value.remedy
 
 
-def test_a_layer_that_keeps_statistics_is_refused(site, session, kit, keras):
+@pytest.mark.parametrize("trainable", [False, True])
+def test_a_layer_that_keeps_statistics_is_refused(site, session, kit, keras, trainable):
     class Keeping(keras.layers.Layer):
         def build(self, shape):
-            self.kept = self.add_weight(shape=shape[1:], trainable=False, name="kept")
+            self.kept = self.add_weight(shape=shape[1:], trainable=trainable, name="kept")
             self.built = True
 
         def call(self, inputs, training=False):
