@@ -311,28 +311,20 @@ def test_a_refused_training_is_this_nodes_failure_alone(whole_seeds):
 def test_what_would_be_clipped_or_overflow_is_refused(changes, told):
     mechanism = SecureAggregation(SecAggConfig(**SETTINGS))
     layer = {"layer": np.full(3, changes.get("weight", 1.0))}
-    with pytest.raises(PrivacyRefused, match=told):
+    with pytest.raises(PrivacyRefused, match=told) as found:
         mechanism.outgoing(Update(layer, layer, changes.get("examples", 100), {}), {})
+    assert "8.01" not in reason_of(found.value)  # the server is not told how far a weight reaches
 
 
-def test_the_server_is_not_told_how_far_a_weight_reaches():
-    mechanism = SecureAggregation(SecAggConfig(**SETTINGS))
-    layer = {"layer": np.full(3, 9.75)}
-    with pytest.raises(PrivacyRefused, match=r"it reaches 9\.75") as found:
-        mechanism.outgoing(Update(layer, layer, 100, {}), {})
-    assert "9.75" not in reason_of(found.value)
-
-
-@pytest.mark.parametrize("times", [2, 64])
-def test_a_server_that_names_a_neighbour_more_than_once_gets_nothing(whole_seeds, times):
+def test_a_server_that_names_a_neighbour_more_than_once_gets_nothing(whole_seeds):
     """A pair's mask that is added 2^k times leaves the k lowest bits of every weight without one."""
 
     def curious(message):
         strong(message)
         configs = message.content.config_records[RECORD_KEY_CONFIGS]
         if configs[Key.STAGE] == Stage.COLLECT_MASKED_VECTORS:
-            configs[Key.SOURCE_LIST] = configs[Key.SOURCE_LIST][:1] * times
-            configs[Key.CIPHERTEXT_LIST] = configs[Key.CIPHERTEXT_LIST][:1] * times
+            configs[Key.SOURCE_LIST] = configs[Key.SOURCE_LIST][:1] * 64
+            configs[Key.CIPHERTEXT_LIST] = configs[Key.CIPHERTEXT_LIST][:1] * 64
 
     nodes = nodes_of((90, 40, 100))
     assert summed(nodes, changed=curious) is None
