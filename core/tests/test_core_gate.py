@@ -146,8 +146,8 @@ def test_unknown_names_leave_the_order_to_count():
 
 
 def test_a_huge_norm_is_refused_and_named():
-    refused(arrived(), r"norm 3, more than 2 .LOCEX_MAX_UPDATE_NORM.", max_norm=2.0)
-    refused(arrived(w=np.full((3, 3), 1e30)), "norm 3e\\+30")
+    refused(arrived(), r"norm of more than 2 .LOCEX_MAX_UPDATE_NORM. .it is 3.", max_norm=2.0)
+    refused(arrived(w=np.full((3, 3), 1e30)), "it is 3e\\+30")
     admit(arrived(steps=np.asarray(10**9)), reference(), max_norm=3.0)  # buffers do not count
 
 
@@ -162,5 +162,8 @@ def test_what_training_gave_must_be_finite_and_within_the_bound():
     require_sound(reference(), "training", max_norm=3.0)
     with pytest.raises(BadParameters, match="training: b holds NaN or infinity"):
         require_sound(reference() | {"b": np.array([1, np.nan, 1])}, "training", max_norm=math.inf)
-    with pytest.raises(BadParameters, match=r"training: the weights have the norm 3e.30, more than 1e.06"):
+    with pytest.raises(BadParameters, match=r"training: the weights have a norm of more than 1e.06") as found:
         require_sound(reference() | {"w": np.full((3, 3), 1e30)}, "training", max_norm=1e6)
+    # the figure is of weights that no mechanism has seen: it stays here
+    assert "3e+30" in str(found.value)
+    assert "3e+30" not in found.value.message

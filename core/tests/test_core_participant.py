@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -55,7 +56,7 @@ class Session:
 class Charge:
     """A mechanism that counts what each fit costs."""
 
-    stage = 1
+    stage = Stage.TRAIN
     withholds_metrics = False
 
     def __init__(self):
@@ -185,3 +186,34 @@ def test_what_the_server_knows_encrypted_only_is_not_told_to_it(node):
     assert restored.resume()
     with pytest.raises(BadParameters):
         restored.parameters()
+
+
+@pytest.mark.parametrize("number", [0, -1])
+@pytest.mark.parametrize("act", ["fit", "evaluate"])
+def test_no_number_of_a_round_has_encrypted_parameters_told(node, act, number):
+    encrypting = Charge()
+    encrypting.stage = Stage.ENCRYPT
+    one = node(encrypting)
+    getattr(one, act)([np.full(2, 7, np.float32)], {"server_round": number})
+    with pytest.raises(BadParameters, match="the server may know them encrypted only"):
+        one.parameters()
+
+
+@pytest.mark.parametrize(("stage", "refused"), [(Stage.NOISE, False), (Stage.COMPRESS, True)])
+def test_the_bound_of_the_norm_is_that_of_what_noise_left(node, stage, refused):
+    """A server whose weights lie just within it would else be told, in a refusal, which way the training went."""
+
+    class Back(Charge):
+        def outgoing(self, update, config):
+            return replace(update, parameters=update.reference)
+
+    mechanism = Back()
+    mechanism.stage = stage
+    one = node(mechanism)
+    just = [np.full(2, 707106.5, np.float32)]  # the training adds one to each
+    if refused:
+        with pytest.raises(BadParameters, match="training gave weights"):
+            one.fit(just, {"server_round": 1})
+    else:
+        np.testing.assert_array_equal(one.fit(just, {"server_round": 1}).parameters["w"], just[0])
+    assert one.holds_global == refused

@@ -13,14 +13,15 @@ from locex.testing.contract.privacy import try_mechanism
 
 def test_an_augmentation_one_by_one_cannot_mix_examples():
     def mixed(batch, generator):
-        return Dataset(batch.x - batch.x.mean(0) + generator.integers(1, 9), batch.y[::-1])
+        return Dataset(batch.x - batch.x.mean(0) + generator.random(), batch.y[::-1])
 
     batch = Dataset(np.arange(6, dtype=np.float32).reshape(3, 2), np.array([1, 2, 3]))
 
-    found = one_by_one(mixed)(batch, np.random.default_rng(0))
+    found, again = (one_by_one(mixed)(batch, np.random.default_rng(0)) for _ in range(2))
 
-    drawn = np.random.default_rng(0).integers(1, 9, 3)
+    drawn = found.x[:, 0]
     np.testing.assert_array_equal(found.x, np.repeat(drawn, 2).reshape(3, 2))
+    assert len({*drawn, *again.x[:, 0]}) == 6  # no draw is that of the generator's seed
     np.testing.assert_array_equal(found.y, batch.y)
     empty = Dataset(batch.x[:0], batch.y[:0])
     assert one_by_one(mixed)(empty, np.random.default_rng(0)) is empty

@@ -220,6 +220,13 @@ def test_unknown_top_level_keys_are_ignored_and_named():
     assert "zeta" not in dumped(job)
 
 
+@pytest.mark.parametrize("key", ["privacy", "privacy_mechanism", "Privacy-Mechanisms"])
+def test_a_key_that_is_meant_for_privacy_is_not_ignored(key):
+    with pytest.raises(InvalidConfiguration, match=f"{key}.* without privacy-mechanisms") as caught:
+        parse_job(SMALL | {key: {"dp-sgd": {}}})
+    assert caught.value.errors[0]["path"] == f"/{key}"
+
+
 def test_a_plugins_fields_are_those_given():
     job, _ = parse_job(SMALL | {"optimizer_config": {"optimizer": "adam", "lr": "0.1", "rho": None}})
     assert job.optimizer_config.fields() == {"lr": "0.1"}

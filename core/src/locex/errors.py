@@ -14,7 +14,8 @@ class LocexError(Exception):
     """Something a user can act on.
 
     ``remedy`` says what to do. ``errors`` lists faults by field: ``{"path": "/config/0/epochs", "message": …}`` with
-    JSON pointers into what the user sent.
+    JSON pointers into what the user sent. ``private`` are figures of local data or weights: they belong to the text
+    that the node's own users see, and not to ``message``, which servers are told.
     """
 
     code: ClassVar[str] = "internal"
@@ -27,9 +28,10 @@ class LocexError(Exception):
         errors: Sequence[Mapping[str, Any]] = (),
         code: str | None = None,
         retry_after: float | None = None,
+        private: str = "",
     ) -> None:
         """Keep the parts; ``code`` overrides the class's, for errors rebuilt from JSON."""
-        super().__init__(message)
+        super().__init__(f"{message} ({private})" if private else message)
         self.message = message
         self.remedy = remedy
         self.errors = [dict(error) for error in errors]
@@ -38,7 +40,7 @@ class LocexError(Exception):
 
     def to_json(self) -> dict[str, Any]:
         """Return the error as a JSON object that `from_json` accepts."""
-        content: dict[str, Any] = {"code": self._code, "message": self.message, "remedy": self.remedy}
+        content: dict[str, Any] = {"code": self._code, "message": str(self), "remedy": self.remedy}
         if self.errors:
             content["errors"] = self.errors
         return content

@@ -23,6 +23,7 @@ from locex.errors import BadParameters, PrivacyRefused
 from locex.keystream import uniform_integers
 from locex.schemas.plugin import PluginConfig
 from locex_flower import secagg_node
+from locex_flower.answer import reason_of
 from locex_flower.secagg import SecAgg, SecAggConfig, SecureAggregation
 from locex_flower.secagg_node import MASKS, STRONG, MaskedAnswers
 
@@ -304,14 +305,38 @@ def test_a_refused_training_is_this_nodes_failure_alone(whole_seeds):
     ("changes", "told"),
     [
         ({"examples": 101}, "101 examples, secagg's max_weight is 100"),
-        ({"weight": 8.01}, "layer reaches 8.01 when weighted, secagg's clipping_range is 8"),
+        ({"weight": 8.01}, "layer reaches more than secagg's clipping_range of 8 when weighted"),
     ],
 )
 def test_what_would_be_clipped_or_overflow_is_refused(changes, told):
     mechanism = SecureAggregation(SecAggConfig(**SETTINGS))
     layer = {"layer": np.full(3, changes.get("weight", 1.0))}
-    with pytest.raises(PrivacyRefused, match=told):
+    with pytest.raises(PrivacyRefused, match=told) as found:
         mechanism.outgoing(Update(layer, layer, changes.get("examples", 100), {}), {})
+    assert "8.01" not in reason_of(found.value)  # the server is not told how far a weight reaches
+
+
+def test_a_server_that_names_a_neighbour_more_than_once_gets_nothing(whole_seeds):
+    """A pair's mask that is added 2^k times leaves the k lowest bits of every weight without one."""
+
+    def curious(message):
+        strong(message)
+        configs = message.content.config_records[RECORD_KEY_CONFIGS]
+        if configs[Key.STAGE] == Stage.COLLECT_MASKED_VECTORS:
+            configs[Key.SOURCE_LIST] = configs[Key.SOURCE_LIST][:1] * 64
+            configs[Key.CIPHERTEXT_LIST] = configs[Key.CIPHERTEXT_LIST][:1] * 64
+
+    nodes = nodes_of((90, 40, 100))
+    assert summed(nodes, changed=curious) is None
+    assert all("more than once" in node.fatal.message for node in nodes)
+    assert all(node.participant.received is None for node in nodes)
+
+
+def test_what_a_fault_of_the_training_says_stays_at_the_node(whole_seeds):
+    nodes = nodes_of((90, 40, 100))
+    nodes[1].participant.error = IndexError("target 7 is out of bounds")
+    assert summed(nodes) is not None
+    assert nodes[1].sent[Stage.COLLECT_MASKED_VECTORS].error.reason == "secagg: the training raised IndexError"
 
 
 def test_nothing_leaves_but_through_the_masking():

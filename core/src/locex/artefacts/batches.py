@@ -59,12 +59,18 @@ def steps_of_an_epoch(examples: int, config: TrainConfig) -> int:
 
 
 def one_by_one(augment: Augment) -> Augment:
-    """Return an augmentation that is given one example at a time: none of them can reach another."""
+    """Return an augmentation that is given one example at a time: none of them can reach another.
 
-    def augmented(batch: Dataset, generator: np.random.Generator) -> Dataset:
+    Each has draws of its own, of the operating system's entropy. Those of a generator that all share, of a seed that
+    somebody knows, would tell by how far an example shifts the draws of those behind it.
+    """
+
+    def augmented(batch: Dataset, generator: np.random.Generator) -> Dataset:  # noqa: ARG001 -- see above
         if not len(batch):
             return batch
-        ones = [augment(Dataset(batch.x[i : i + 1], batch.y[i : i + 1]), generator) for i in range(len(batch))]
+        ones = [
+            augment(Dataset(batch.x[i : i + 1], batch.y[i : i + 1]), np.random.default_rng()) for i in range(len(batch))
+        ]
         return Dataset(np.concatenate([one.x for one in ones]), np.concatenate([one.y for one in ones]))
 
     return augmented

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from locex.errors import InvalidConfiguration
 from locex.schemas.base import Configuration, validate
 from locex.schemas.model import Name
 
@@ -195,10 +196,19 @@ def chosen_training(trainings: Sequence[TrainConfig], config: Mapping[str, Any])
 
 
 def parse_job(content: dict[str, Any]) -> tuple[JobConfiguration, list[str]]:
-    """Validate a job; return it with warnings that name the top-level keys which were ignored."""
+    """Validate a job; return it with warnings that name the top-level keys which were ignored.
+
+    One that is meant for ``privacy-mechanisms`` is refused: ignored, it would train without any.
+    """
     known = {"number_of_rounds"}
     for name, field in JobConfiguration.model_fields.items():
         known |= {name, field.alias or name}
     ignored = sorted(set(content) - known)
+    if misspelt := [key for key in ignored if key.lower().startswith("privacy")]:
+        raise InvalidConfiguration(
+            f"unknown key {misspelt[0]!r}: without privacy-mechanisms a job has none",
+            remedy="write privacy-mechanisms",
+            errors=[{"path": f"/{key}", "message": "unknown key"} for key in misspelt],
+        )
     warnings = [f"unknown key {key!r} was ignored" for key in ignored]
     return validate(JobConfiguration, {key: content[key] for key in content if key in known}), warnings

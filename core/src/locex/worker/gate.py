@@ -20,7 +20,7 @@ def admit(incoming: Incoming, reference: Parameters, *, max_norm: float) -> Para
     named = _named(incoming, reference)
     admitted = {name: _tensor(name, named[name], expected) for name, expected in reference.items()}
     if fault := _too_long(admitted, max_norm):
-        raise _refused(fault)
+        raise _refused(*fault)
     return admitted
 
 
@@ -37,14 +37,16 @@ def require_sound(parameters: Parameters, what: str, *, max_norm: float) -> None
         if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
             raise _refused(f"{what}: {name} holds NaN or infinity")
     if fault := _too_long(parameters, max_norm):
-        raise _refused(f"{what}: {fault}")
+        reason, figure = fault
+        raise _refused(f"{what}: {reason}", figure)
 
 
-def _too_long(parameters: Parameters, max_norm: float) -> str:
+def _too_long(parameters: Parameters, max_norm: float) -> tuple[str, str] | None:
+    """Return what is wrong, and the figure: it may be of weights that the server must not read."""
     norm = norm_of(parameters)
     if norm <= max_norm:
-        return ""
-    return f"the weights have the norm {norm:.3g}, more than {max_norm:.3g} (LOCEX_MAX_UPDATE_NORM)"
+        return None
+    return f"the weights have a norm of more than {max_norm:.3g} (LOCEX_MAX_UPDATE_NORM)", f"it is {norm:.3g}"
 
 
 def _named(incoming: Incoming, reference: Parameters) -> Mapping[str, Array]:
@@ -74,8 +76,9 @@ def _tensor(name: str, arrived: Array, expected: Array) -> Array:
     return cast
 
 
-def _refused(reason: str) -> BadParameters:
+def _refused(reason: str, figure: str = "") -> BadParameters:
     return BadParameters(
         f"weights were refused: {reason}",
+        private=figure,
         remedy="check the server's model and strategy; the node keeps its last good weights",
     )

@@ -28,6 +28,7 @@ from locex.schemas.record import JobState, RoundRecord
 from locex.worker.checkpoint import Checkpoint
 from locex.worker.gate import admit, require_sound
 
+_UNSENDABLE = "training gave weights that cannot be sent"
 _LAST_EVALUATION = 30.0  # seconds to wait, after the last fit, for an evaluation that the server may not want
 
 
@@ -72,6 +73,7 @@ class NodeParticipant:
         self._epsilon: dict[str, float] = {}
         self._state = JobState.PREPARING
         self._global = session.get_parameters()
+        self._received = False
 
     # --- what a federation asks ---------------------------------------------------------------------------------------
 
@@ -105,9 +107,10 @@ class NodeParticipant:
     def parameters(self) -> Parameters:
         """Return the last global parameters: never what local training made of them.
 
-        Raise `BadParameters` where the server knows them encrypted only, which is after the first round.
+        Raise `BadParameters` where the server may know them encrypted only, which is as soon as anything arrived. The
+        server's round numbers are not asked: one that counts from below would have its ciphertexts opened here.
         """
-        if self._progress.latest and any(mechanism.stage >= Stage.ENCRYPT for mechanism in self._mechanisms):
+        if self._received and any(mechanism.stage >= Stage.ENCRYPT for mechanism in self._mechanisms):
             raise BadParameters(
                 "the parameters are not told: the server may know them encrypted only",
                 remedy="let the server go on from its own checkpoint, or start a new training",
@@ -170,6 +173,7 @@ class NodeParticipant:
             return False
         parameters, content = restored
         self._global = admit(parameters, self._global, max_norm=math.inf)
+        self._received = True
         self._session.set_parameters(self._global)
         self._progress.latest = self._progress.fitted = int(content["round"])
         self._progress.evaluated = int(content["evaluated"])
@@ -203,6 +207,7 @@ class NodeParticipant:
     def _begin(self, state: JobState, config: Mapping[str, Scalar], counted: int) -> int:
         if self.stopping:
             raise Stopped
+        self._received = True
         server_round = int(config.get("server_round", counted) or counted)
         told = config.get("num_rounds")
         if told is not None:
@@ -226,16 +231,19 @@ class NodeParticipant:
         try:
             result = self._session.fit(self._train_config(config), server_round=server_round, proximal_mu=proximal_mu)
             trained = self._session.get_parameters()
-            require_sound(trained, "training gave weights that cannot be sent", max_norm=self._max_norm)
+            require_sound(trained, _UNSENDABLE, max_norm=math.inf)
+            update = Update(trained, admitted, result.examples, dict(result.metrics))
+            # The norm is held against its bound behind the noise: beside weights just within it, which a server can
+            # send, a refusal would tell without any noise which way the training went.
+            update = _made(update, config, [one for one in self._mechanisms if one.stage <= Stage.NOISE])
+            require_sound(update.parameters, _UNSENDABLE, max_norm=self._max_norm)
         except LocexError:
             self._session.set_parameters(admitted)
             self._progress.holds_global = True
             raise
         self._record.examples = result.examples
         self._record.train = dict(result.metrics)
-        update = Update(trained, admitted, result.examples, dict(result.metrics))
-        for mechanism in self._mechanisms:
-            update = mechanism.outgoing(update, config)
+        update = _made(update, config, [one for one in self._mechanisms if one.stage > Stage.NOISE])
         client = self._job.client_type_id
         return replace(update, metrics=update.metrics | {"client_type_id": client}) if client else update
 
@@ -258,3 +266,10 @@ class NodeParticipant:
         if state is not self._state or reason:
             self._state = state
             self._send(StateChanged(state=state, reason=reason))
+
+
+def _made(update: Update, config: Mapping[str, Scalar], mechanisms: Sequence[PrivacyMechanism]) -> Update:
+    """Return what mechanisms make of an update."""
+    for mechanism in mechanisms:
+        update = mechanism.outgoing(update, config)
+    return update

@@ -105,7 +105,8 @@ class SecureAggregation:
             largest = float(np.max(np.abs(tensor), initial=0.0)) * share
             if not largest <= limit:
                 raise PrivacyRefused(
-                    f"{name} reaches {largest:.3g} when weighted, secagg's clipping_range is {limit:g}",
+                    f"{name} reaches more than secagg's clipping_range of {limit:g} when weighted",
+                    private=f"it reaches {largest:.3g}",
                     remedy="raise clipping_range, at the collector and in every job; rounding grows with it",
                 )
         self._kept = update

@@ -9,6 +9,7 @@ a server that wants to see one node's update.
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFI
 from flwr.common.typing import Code, FitRes
 from flwr.compat.common import recorddict_compat as compat
 
-from locex.api import Participant
+from locex.api import Participant, Stopped
 from locex.errors import LocexError, PrivacyRefused
 from locex.keystream import uniform_integers
 from locex_flower import legacy, records
@@ -29,6 +30,8 @@ from locex_flower.values import beyond
 
 if TYPE_CHECKING:
     from locex_flower.secagg import SecureAggregation
+
+log = logging.getLogger(__name__)
 
 MASKS, STRONG = "locex.masks", "shake-256"
 """What our collector adds to the setup: how masks are drawn. A server that knows Flower's masks only does not."""
@@ -70,6 +73,8 @@ class MaskedAnswers:
             return Answer(self._step(participant, message))
         except _Answered as fit:
             return fit.answer
+        except Stopped:
+            raise
         except LocexError as error:
             return Answer.refusal(records.failure(message, reason_of(error)), error)
         except Exception as error:  # noqa: BLE001 -- whatever a server sends costs its round only
@@ -85,6 +90,8 @@ class MaskedAnswers:
         stage = configs.get(Key.STAGE)
         if stage == Stage.SETUP:
             self._agree(configs)
+        elif stage == Stage.COLLECT_MASKED_VECTORS:
+            _require_one_mask_each(configs)
         elif stage == Stage.UNMASK:
             _require_one_share_each(configs)
         with _masks(strong=self._strong):
@@ -119,7 +126,15 @@ class MaskedAnswers:
     def _fit(self, participant: Participant) -> Callable[[Message, Context], Message]:
         def fit(message: Message, _: Context) -> Message:
             ins = compat.recorddict_to_fitins(message.content, keep_input=True)
-            answered = legacy.answer(participant, ins)
+            try:
+                answered = legacy.answer(participant, ins)
+            except Stopped:
+                raise
+            except Exception as error:
+                log.exception("the training failed")
+                # What a framework says of its fault may quote the data.
+                told = records.failure(message, f"secagg: the training raised {type(error).__name__}")
+                raise _Answered(Answer(told)) from error
             res = answered.reply
             if not isinstance(res, FitRes) or res.status.code is not Code.OK:
                 raise _Answered(Answer(records.failure(message, res.status.message), answered.fatal))
@@ -128,6 +143,19 @@ class MaskedAnswers:
             return Message(compat.fitres_to_recorddict(res, keep_input=False), reply_to=message)
 
         return fit
+
+
+def _require_one_mask_each(configs: ConfigRecord) -> None:
+    """Raise `PrivacyRefused` for neighbours that are named again: their masks would be added as often.
+
+    A mask that is added 2ᵏ times leaves the k lowest bits bare, and Flower counts a name as often as it stands there.
+    """
+    named: list[Any] = [*configs[Key.SOURCE_LIST]]  # type: ignore[misc]
+    if len(set(named)) != len(named):
+        raise PrivacyRefused(
+            "the server names a neighbour more than once, which would bare a part of this node's update",
+            remedy="do not take part at this server",
+        )
 
 
 def _require_one_share_each(configs: ConfigRecord) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
 
 from locex.artefacts.batches import derived_seed
 from locex_keras_builder.kerases import Keras
@@ -18,6 +21,17 @@ def reseed(keras: Keras, model: Any, *parts: int) -> None:
         return
     for number, generator in enumerate(_own_generators(model)):
         generator.reset_from_seed(derived_seed(*parts, number))
+
+
+def unseed(keras: Keras, model: Any) -> None:
+    """Let every generator of the model begin at a seed of the operating system's entropy."""
+    if keras.name == "keras":
+        for one in model.variables:
+            if one.path.endswith("seed_generator_state"):
+                one.assign(np.frombuffer(os.urandom(8), np.uint32))
+        return
+    for generator in _own_generators(model):
+        generator.reset_from_seed(int.from_bytes(os.urandom(7), "little"))
 
 
 def _own_generators(model: Any) -> Iterator[Any]:

@@ -31,7 +31,7 @@ from locex_keras_builder.kerases import limit_threads
 from locex_keras_builder.losses import loss_named
 from locex_keras_builder.metrics import metrics_named
 from locex_keras_builder.options import KerasBuilderConfig
-from locex_keras_builder.randomness import reseed
+from locex_keras_builder.randomness import reseed, unseed
 from locex_keras_builder.rates import LearningRate
 from locex_keras_builder.state import load_state, save_state
 from locex_keras_builder.tally import Tally
@@ -146,7 +146,10 @@ class KerasSession:
         if self._driver.stopped:
             self._evaluate(self._train, config, self._tally)
             return FitResult(self._tally.examples, {"loss": self._tally.loss, **self._tally.metrics()})
-        reseed(self._keras, self._model, self._seed, server_round)
+        if self._source is None:
+            reseed(self._keras, self._model, self._seed, server_round)
+        else:  # who knew the draws would see how an example shifts those of all others
+            unseed(self._keras, self._model)
         if proximal_mu > 0:
             self._execution.hold_near()
         plan = self._plan(config, server_round)
@@ -170,6 +173,8 @@ class KerasSession:
             self._driver.epoch(self._epochs)
             self._epoch(plan, epoch, generator, mu)
             logs = {"loss": self._tally.loss, **self._tally.metrics()} if self._tally.examples else {}
+            if self._source is not None:  # one example's loss must not make a round fail: that would show
+                logs = {name: value for name, value in logs.items() if np.isfinite(value)}
             if self._driver.validates:
                 told = self.evaluate(config)
                 logs |= {f"val_{name}": value for name, value in {"loss": told.loss, **told.metrics}.items()}
@@ -190,7 +195,7 @@ class KerasSession:
             start = time.perf_counter()
             x, y = self._train(index, generator)
             losses, outputs = self._driver.step(steps, partial(self._execution.train, x, y, mu))
-            if not np.isfinite(losses).all():
+            if self._source is None and not np.isfinite(losses).all():
                 raise _diverged(self._epochs + 1, losses)
             if index.size:
                 self._tally.add(losses, outputs, y)

@@ -55,6 +55,24 @@ def flat(parameters, reference):
 # --- what leaves
 
 
+def test_rounding_beside_the_servers_weights_comes_after_the_noise(site):
+    step = 2.0**-32  # between floats at 2^20
+    reference = {"w": np.array([2.0**20])}
+    mechanism = site.mechanism(lambda size: np.full(size, 0.7 / 0.6), clip_norm=0.6 * step)
+
+    update = released(mechanism, reference, {"w": np.ones(1)})
+
+    # 0.6 of the update and 0.7 of noise are 1.3 steps; rounded one by one they would be 2
+    assert update.parameters["w"][0] - 2.0**20 == step
+
+
+def test_a_servers_clipping_norm_without_room_for_noise_is_refused(site):
+    mechanism = site.mechanism(noise_multiplier=0.4)
+    with pytest.raises(PrivacyRefused, match="no positive number from 1e-100 on"):
+        mechanism.before_fit({"dpfedavg_clip_norm": 5e-324})  # 0.4 times it is 0
+    assert not site.ledger.events
+
+
 @pytest.mark.parametrize("norm", [1e-3, 0.49, 0.51, 7, 1e6])
 def test_the_update_is_clipped_over_all_tensors_together(site, norm):
     reference = model(dtype=np.float64)

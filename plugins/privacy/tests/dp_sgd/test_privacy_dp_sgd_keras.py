@@ -159,6 +159,19 @@ def test_an_example_without_a_finite_gradient_counts_as_none(site, session, kit,
         np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-7)
 
 
+def test_one_examples_loss_does_not_make_a_round_fail(site, session, kit, models):
+    """That a round failed shows, and no noise covers it."""
+    good = kit.blobs()
+    x = good.x.copy()
+    x[5] = np.inf
+    trained = session("keras", models["mlp"], Dataset(x, good.y), test=good)
+    mechanism = site.mechanism(ONE_STEP, normal=kit.silent, choice=kit.always([5]))
+    mechanism.prepare(trained)
+    mechanism.before_fit({})
+
+    assert trained.fit(ONE_STEP, server_round=1).metrics == {}
+
+
 def test_penalties_of_weights_and_fedprox_are_added_to_private_gradients(site, session, kit, models):
     config = TrainConfig(batch_size=8, steps_per_epoch=2)
     trained = session("keras", models["penalized"], kit.blobs(), optimizer=kit.optimizer("keras", rate=0.1))
@@ -205,6 +218,22 @@ def test_examples_are_augmented_one_by_one(site, session, kit, models):
     assert seen == [1, 1, 1]
 
 
+@pytest.mark.parametrize("name", ["dropping", "mlp"])
+def test_draws_of_the_training_are_not_those_of_the_jobs_seed(site, session, kit, models, name):
+    def noisy(batch, generator):
+        return Dataset(batch.x + generator.normal(size=batch.x.shape).astype(np.float32), batch.y)
+
+    released = []
+    for _ in range(2):
+        trained = session("keras", models[name], kit.blobs(), augment=None if name == "dropping" else noisy, seed=7)
+        mechanism = site.mechanism(ONE_STEP, normal=kit.silent, choice=kit.always(list(range(20))))
+        mechanism.prepare(trained)
+        tensors = moved(kit.train(mechanism, trained, ONE_STEP), trained)
+        released.append(np.concatenate([one.ravel() for one in tensors]))
+
+    assert not np.allclose(*released)
+
+
 # --- what is refused
 
 
@@ -225,10 +254,11 @@ def test_models_without_private_gradients_are_refused(site, session, kit, models
     assert remedy in caught.value.remedy
 
 
-def test_a_layer_that_keeps_statistics_is_refused(site, session, kit, keras):
+@pytest.mark.parametrize("trainable", [False, True])
+def test_a_layer_that_keeps_statistics_is_refused(site, session, kit, keras, trainable):
     class Keeping(keras.layers.Layer):
         def build(self, shape):
-            self.kept = self.add_weight(shape=shape[1:], trainable=False, name="kept")
+            self.kept = self.add_weight(shape=shape[1:], trainable=trainable, name="kept")
             self.built = True
 
         def call(self, inputs, training=False):

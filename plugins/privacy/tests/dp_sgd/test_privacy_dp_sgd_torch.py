@@ -143,6 +143,19 @@ def test_an_example_without_a_finite_gradient_counts_as_none(site, session, kit,
         np.testing.assert_allclose(released[1][name], tensor, rtol=1e-5, atol=1e-7)
 
 
+def test_one_examples_loss_does_not_make_a_round_fail(site, session, kit):
+    """That a round failed shows, and no noise covers it."""
+    good = kit.blobs()
+    x = good.x.copy()
+    x[5] = np.inf
+    trained = session("pytorch", mlp, Dataset(x, good.y), test=good)
+    mechanism = site.mechanism(ONE_STEP, normal=kit.silent, choice=kit.always([5]))
+    mechanism.prepare(trained)
+    mechanism.before_fit({})
+
+    assert trained.fit(ONE_STEP, server_round=1).metrics == {}
+
+
 def test_a_mean_loss_that_leaves_some_targets_out_weighs_nobody_by_the_others(kit):
     data, module = kit.blobs(), mlp()
     x, y = torch.from_numpy(data.x[:4]), torch.from_numpy(data.y[:4])
@@ -189,6 +202,29 @@ def test_examples_are_augmented_one_by_one(site, session, kit):
     assert seen == [1, 1, 1]
 
 
+def dropping():
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 3))
+
+
+def noisy(batch, generator):
+    return Dataset(batch.x + generator.normal(size=batch.x.shape).astype(np.float32), batch.y)
+
+
+@pytest.mark.parametrize(("create", "augment"), [(dropping, None), (mlp, noisy)])
+def test_draws_of_the_training_are_not_those_of_the_jobs_seed(site, session, kit, create, augment):
+    """Who knew them would know how one example more shifts the draws of all others: no norm bounds that."""
+    released = []
+    for _ in range(2):
+        trained = session("pytorch", create, kit.blobs(), augment=augment, seed=7)
+        mechanism = site.mechanism(ONE_STEP, normal=kit.silent, choice=kit.always(list(range(20))))
+        mechanism.prepare(trained)
+        tensors = kit.train(mechanism, trained, ONE_STEP).parameters.values()
+        released.append(np.concatenate([one.ravel() for one in tensors]))
+
+    assert not np.allclose(*released)
+
+
 def test_the_model_is_evaluated_and_exported_as_any_other(site, session, kit, tmp_path):
     trained = session("pytorch", mlp, kit.blobs(), options={"export": {"formats": ["torchscript", "pt2"]}})
     mechanism = site.mechanism(ONE_STEP)
@@ -223,6 +259,25 @@ class Counted(nn.Module):
         if self.training:
             self.seen += x.detach().sum(0)
         return x
+
+
+class Scaled(nn.Module):
+    """Couples the examples of a batch where no gradient shows it."""
+
+    def forward(self, x):
+        return x / x.detach().abs().amax()
+
+
+class Rewritten(nn.Module):
+    """Looks words up, and shortens those that it found: in its weights, past all noise."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(20, 6, max_norm=0.1)
+        self.last = nn.Linear(48, 3)
+
+    def forward(self, x):
+        return self.last(self.words((x.abs() * 4).long().clamp(0, 19)).flatten(1))
 
 
 class Borrowed(nn.Module):
@@ -260,6 +315,8 @@ class Recurrent(nn.Module):
         (Recurrent, r"cell \(LSTM\)", "opacus.layers.DPLSTM"),
         (lambda: nn.Sequential(Centred(), nn.Linear(8, 3)), "part in each other's outputs", "GroupNorm"),
         (lambda: nn.Sequential(nn.Linear(8, 3), Centred()), "part in each other's outputs", "GroupNorm"),
+        (lambda: nn.Sequential(Scaled(), nn.Linear(8, 3)), "part in each other's outputs", "GroupNorm"),
+        (Rewritten, r"words \(Embedding\).*max_norm", "max_norm"),
         (lambda: nn.Sequential(Counted(), nn.Linear(8, 3)), "keeps 0.seen of its training data", "statistics"),
         (Borrowed, "does not see all of the gradient", "nowhere else"),
         (lambda: torch.jit.script(mlp()), "TorchScript program", "named architecture"),

@@ -51,3 +51,11 @@ def seeded(device: torch.device, *parts: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derived_seed(*parts))
         yield
+
+
+@contextmanager
+def unforeseeable(device: torch.device) -> Iterator[None]:
+    """Draw inside from a seed of the operating system's entropy, which nobody can know."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.seed()
+        yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from locex.api import (
 )
 from locex.errors import DataUnavailable, InvalidModel, LocexError
 from locex_torch_builder.artefact import load_model
-from locex_torch_builder.batches import BatchPlan, DelegatedPlan, seeded
+from locex_torch_builder.batches import BatchPlan, DelegatedPlan, seeded, unforeseeable
 from locex_torch_builder.evaluation import evaluate
 from locex_torch_builder.examples import Examples, as_tensor, examples_of
 from locex_torch_builder.export import export_model, require_formats
@@ -159,12 +160,22 @@ class PytorchSession:
         self._schedule.follow(config.learning_rate)
         self._trainer.begin(proximal_mu)
         plan = self._plan(config, server_round)
-        with seeded(self._forward.device, self._seed, server_round):
+        with self._drawing(server_round):
             for epoch in range(config.epochs):
                 measured = self._schedule.monitor is not None or epoch == config.epochs - 1
                 tally = Tally(self._train.measures if measured else {}, self._forward.device)
                 metrics = self._epoch(plan, epoch, tally, config)
         return FitResult(tally.examples, metrics)
+
+    def _drawing(self, server_round: int) -> AbstractContextManager[None]:
+        """Return what draws (dropout …) come from.
+
+        Private gradients are of examples each by itself. An example more or less shifts the draws of all others, which
+        whoever knows the seed would see.
+        """
+        if self._source is not None:
+            return unforeseeable(self._forward.device)
+        return seeded(self._forward.device, self._seed, server_round)
 
     def _plan(self, config: TrainConfig, server_round: int) -> BatchPlan:
         examples, seeds = len(self._train.examples), {"seed": self._seed, "server_round": server_round}
@@ -185,13 +196,16 @@ class PytorchSession:
             else:
                 self._trainer.step_on_nothing()
             self._schedule.after_step()
-        if tally.examples and not math.isfinite(tally.loss()):
-            raise LocexError(
-                f"the training diverged: the loss of epoch {epoch + 1} is {tally.loss()}",
-                remedy="lower the learning rate, warm up, or check the data for extreme values",
-                code="training-diverged",
-            )
         metrics = {"loss": tally.loss(), **tally.metrics()} if tally.examples else {}
+        if not math.isfinite(metrics.get("loss", 0.0)):
+            if self._source is None:
+                raise LocexError(
+                    f"the training diverged: the loss of epoch {epoch + 1} is {tally.loss()}",
+                    remedy="lower the learning rate, warm up, or check the data for extreme values",
+                    code="training-diverged",
+                )
+            # A round that fails shows, and one example's loss must not decide that; private weights may.
+            metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
         if (self._schedule.monitor or "").startswith("val_"):
             seen = self.evaluate(config)
             metrics |= {f"val_{name}": value for name, value in (("loss", seen.loss), *seen.metrics.items())}

@@ -20,6 +20,8 @@ NOISE_STDDEV = "dpfedavg_noise_stddev"
 ADAPTIVE = "dpfedavg_adaptive_clip_enabled"
 NORM_BIT = "dpfedavg_norm_bit"
 """A node's answer: whether its update was no longer than the clipping norm."""
+LEAST_NORM = 1e-100
+"""The smallest clipping norm that is followed: times a multiplier, far smaller ones are 0 in floating point."""
 NOISE_MULTIPLIER = "dpfedavg_noise_multiplier"
 """Sent by our collector where it adds the noise, and by no other: nodes refuse less than they count on."""
 
@@ -38,20 +40,24 @@ def read_instruction(config: Mapping[str, Scalar]) -> Instruction:
     """Return what the fit configuration says; raise `PrivacyRefused` for a norm or multiplier that is none."""
     key = CLIP_NORM if CLIP_NORM in config else CLIP_NORM_OF_MODS
     return Instruction(
-        clip_norm=_positive(config, key),
+        clip_norm=_positive(config, key, least=LEAST_NORM),
         adaptive=config.get(ADAPTIVE) is True or config.get(ADAPTIVE) == 1,
         nodes_noise=NOISE_STDDEV in config,
         noise_multiplier=_positive(config, NOISE_MULTIPLIER),
     )
 
 
-def _positive(config: Mapping[str, Scalar], key: str) -> float | None:
+def _positive(config: Mapping[str, Scalar], key: str, *, least: float = 0.0) -> float | None:
     value = config.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not (math.isfinite(value) and value > 0 and value >= least)
+    ):
         raise PrivacyRefused(
-            f"the server sent {key}={value!r}, which is no positive number",
+            f"the server sent {key}={value!r}, which is no positive number" + (f" from {least:g} on" if least else ""),
             remedy="correct the server's strategy; nothing was charged",
         )
     return float(value)

@@ -65,9 +65,10 @@ class ClientLevelMechanism:
 
     The update is the difference of the new weights to the round's global weights. It is clipped to L2 norm C; under
     client-side noise every coordinate gets N(0, (z_Δ·C)²). Neighbouring inputs are *the node's contribution* and
-    *none* (a zero update): sensitivity C. Client-side noise is the node's own, so that ε holds against the server
-    too, and for each node by itself. Between two different data sets of one node the sensitivity is 2C, hence ε that
-    of z/2. The server may name C, up to a bound of the node's; since noise is a multiple of C, ε does not depend on it.
+    *none* (a zero update, and a fair coin for its bit): sensitivity C, and ½ of the bit. Client-side noise is the
+    node's own, so that ε holds against the server too, and for each node by itself. Between two different data sets of
+    one node the sensitivity is 2C, hence ε that of z/2. The server may name C, up to a bound of the node's; since noise
+    is a multiple of C, ε does not depend on it.
     """
 
     stage = Stage.NOISE
@@ -185,7 +186,8 @@ class ClientLevelMechanism:
     def _protected(self, tensor: Array, reference: Array, scale: float, stddev: float) -> Array:
         if not is_float(tensor):
             return reference.copy()
-        moved = reference + scale * difference(tensor, reference)
+        moved = scale * difference(tensor, reference)
         if stddev:
             moved += self._normal(tensor.size).reshape(tensor.shape) * stddev
-        return moved.astype(tensor.dtype)
+        # Last: rounded beside a reference that the server chose, an update without noise could pass the clipping norm.
+        return (reference + moved).astype(tensor.dtype)

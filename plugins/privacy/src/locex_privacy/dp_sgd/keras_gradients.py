@@ -135,10 +135,10 @@ class KerasGradients:
         )
 
     def _state(self) -> dict[str, Array]:
-        """Return what training may change beside the weights that it trains; seeds tell nothing of the data."""
+        """Return what the model must leave as it is without an optimizer; seeds tell nothing of the data."""
         return {
             variable.path: np.array(variable)
-            for variable in self._model.non_trainable_variables
+            for variable in self._model.variables
             if not variable.path.endswith("seed_generator_state")
         }
 

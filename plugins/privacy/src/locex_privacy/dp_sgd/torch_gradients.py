@@ -138,21 +138,21 @@ class TorchGradients:
         Raise `PrivacyRefused` where a step changes buffers, where these are not the gradients that PyTorch takes, or
         where an example has a part in another's.
         """
-        before = {name: buffer.clone() for name, buffer in self._module.named_buffers()}
+        before = {name: tensor.clone() for name, tensor in self._tensors()}
         with self._trial():
             self._losses(self._module(inputs), targets).sum().backward()  # type: ignore[no-untyped-call]
             samples, norms = self._samples(len(inputs))
             for one, weight in zip(samples, self._weights, strict=True):
                 if weight.grad is not None:
                     require_alike(one.sum(0), weight.grad)
-        for name, buffer in self._module.named_buffers():
-            if not torch.equal(buffer, before[name]):
+        for name, tensor in self._tensors():
+            if not torch.equal(tensor, before[name]):
                 raise PrivacyRefused(
                     f"the model keeps {name} of its training data, which no noise covers",
                     remedy="upload a model whose layers keep no statistics of the data",
                 )
         with self._trial():
-            if self._reaches_another(inputs, targets):
+            if self._reaches_another(inputs, targets) or self._sees_another(inputs):
                 raise PrivacyRefused(
                     "in this model the examples of a batch have a part in each other's outputs",
                     remedy="upload a model that treats each example by itself, e.g. with GroupNorm for BatchNorm",
@@ -166,6 +166,23 @@ class TorchGradients:
         found = [one[1:].any() for one in self._samples(len(inputs))[0]]
         found += [x.grad[1:].any()] if x.grad is not None else []
         return bool(torch.stack(found).any())
+
+    def _sees_another(self, inputs: Tensor) -> bool:
+        """Tell whether outputs are others in a batch of one, which no gradient need show."""
+        with torch.no_grad():
+            first, again = self._module(inputs), self._module(inputs)
+            if not torch.equal(first, again):  # it draws, and draws for a batch of one are others
+                self._module.eval()
+                first = self._module(inputs)
+            alone = torch.cat([self._module(one) for one in torch.split(inputs, 1)])
+        bound = 1e-4 * float(first.abs().max()) + 1e-6
+        return not torch.allclose(alone, first, rtol=1e-3, atol=bound, equal_nan=True)
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield what a step without an optimizer must leave as it is, the module's weights included."""
+        yield from self._module.named_buffers()
+        for name, weight in self._module.named_parameters():
+            yield name, weight.detach()
 
     def _require_norms(self, norms: Tensor, inputs: Tensor, targets: Tensor) -> None:
         with self._trial():

@@ -35,6 +35,11 @@ def require_layers(module: nn.Module, weights: Sequence[nn.Parameter]) -> None:
                 f"{where} keeps averages of the data, which no noise covers",
                 remedy="make it with track_running_stats=False, and upload the model anew",
             )
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.max_norm is not None:
+            raise PrivacyRefused(
+                f"{where} shortens the weights that it looks up to its max_norm, which no noise covers",
+                remedy="make it without max_norm, and upload the model anew",
+            )
         if type(layer) in ModuleValidator.VALIDATORS and ModuleValidator.VALIDATORS[type(layer)](layer):
             raise PrivacyRefused(
                 f"Opacus has no gradients of single examples of {where}",

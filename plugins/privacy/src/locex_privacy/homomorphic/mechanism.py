@@ -142,8 +142,10 @@ class HomomorphicMechanism:
         largest = float(np.abs(vector).max(initial=0.0))
         if not largest * examples * clients < self._parameters.bound:
             raise BadParameters(
-                f"the sum could wrap: max|w|·examples·nodes is {largest:.4g}·{examples}·{clients}, and must be less "
-                f"than {self._parameters.bound:g}; nothing was sent",
+                f"the sum could wrap: max|w|·examples·nodes must be less than {self._parameters.bound:g}; nothing was "
+                "sent",
+                # A server may name any number of nodes, and have this answer whenever it likes.
+                private=f"it is {largest:.4g}·{examples}·{clients}",
                 remedy="make the federation's key with a smaller --scale-bits or a larger modulus, or use fewer nodes",
             )
 
