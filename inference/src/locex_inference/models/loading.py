@@ -192,11 +192,18 @@ class Loader:
         return _Task(question, read_golden(beside) if beside else None, remain)
 
     def _may_run_here(self, question: Question) -> bool:
-        """Return whether operator and options let the version run in this process."""
+        """Return whether operator and options let the version run in this process, and its cost is bounded.
+
+        Nobody can stop a call that runs here, nor its memory: what a request's values can make endless stays outside.
+        """
         if not step_names(question.options, question.pipeline) <= self.conditions.steps_in_process:
             return False
         catalog, named = self.conditions.catalog(), question.options.inferencer
-        return choose(Host(), catalog, question.artefact, named, self.conditions.in_process) is not None
+        chosen = choose(Host(), catalog, question.artefact, named, self.conditions.in_process)
+        if chosen is None:
+            return False
+        bounded = getattr(chosen.instance, "bounded", None)
+        return bounded is None or bool(bounded(question.artefact))
 
     async def _tried(self, task: _Task) -> ModelVersion:
         """Load and verify in another process first: what crashes or runs out of memory there does no harm here."""
