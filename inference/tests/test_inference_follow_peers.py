@@ -61,6 +61,8 @@ def test_a_file_whose_name_leads_out_of_its_folder_is_not_taken(name):
 
 def test_entries_that_are_no_models_are_left_out():
     assert offered({"model_name": "../x"}, 7, None, model(version="1"))["m"].version == "1"
+    endless = model(version="2", digest=DIGEST, updated=float("inf"), created=float("inf"))
+    assert offered(endless, stored("1", 10))["m"].version == "1"
     with pytest.raises(ValueError, match="no list"):
         listed_in({"detail": "no"})
 

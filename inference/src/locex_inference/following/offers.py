@@ -19,7 +19,7 @@ _NAME = TypeAdapter(Name)
 class Listed(ModelMetadata):
     """A model in the list of a service. The predecessor's repository tells neither digests nor times."""
 
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(extra="ignore", protected_namespaces=(), allow_inf_nan=False)
 
     digest: str | None = None
     size: int = 0
