@@ -182,12 +182,14 @@ def ratios(rows: list[dict]) -> None:
         if cell in ours and not row["server"].startswith("locex"):
             factor = row["cpu_us"] / ours[cell]["cpu_us"]
             print(f"  {row['server']:<12}{cell[0]:>6}{cell[1]:>8}{cell[2]:>5} connections{factor:>8.1f}")
-    best = {row["model"]: row["rate"] for row in rows if row["server"] == "onnxruntime, 2 threads"}
-    print("\nrate of the convolutional network, as a part of bare onnxruntime's with two threads:")
+    bare = {row["model"]: row for row in rows if row["server"] == "onnxruntime, 2 threads"}
+    print("\nthe convolutional network against bare onnxruntime with two threads: its CPU time as a part of the")
+    print("server's, and the server's rate as a part of its:")
     for row in rows:
         if row["model"] == "cnn" and "protocol" in row:
-            part = row["rate"] / best["cnn"]
-            print(f"  {row['server']:<22}{row['protocol']:>8}{row['connections']:>5} connections{part:>8.2f}")
+            parts = bare["cnn"]["cpu_us"] / row["cpu_us"], row["rate"] / bare["cnn"]["rate"]
+            cell = f"{row['server']:<22}{row['protocol']:>8}{row['connections']:>5} connections"
+            print(f"  {cell}{parts[0]:>8.2f}{parts[1]:>8.2f}")
 
 
 def main() -> None:

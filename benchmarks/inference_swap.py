@@ -134,6 +134,7 @@ def measured(bench: Bench, server: Server, swap: object, arguments: argparse.Nam
             swap(bench, server, number + 2)
             time.sleep(max(0.0, arguments.pause * (number + 1) - (time.monotonic() - began)))
         seconds = time.monotonic() - began
+        time.sleep(arguments.pause)  # the last version is to answer too
         process.stdin.close()
         told = json.loads(process.stdout.read())
     return told | {"seconds": seconds}

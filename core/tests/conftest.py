@@ -8,6 +8,7 @@ import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from locex.jobs.service import JobService
@@ -48,6 +49,17 @@ def settings(tmp_path, plugin_folder):
         spare_worker=False,
         plugin_timeout=60,
     )
+
+
+@pytest.fixture
+def children():
+    """Tell the processes that were started since the test began, and still run."""
+
+    def running():
+        return psutil.Process().children(recursive=True)
+
+    before = {child.pid for child in running()}  # those of fixtures that outlive tests
+    return lambda: [child for child in running() if child.pid not in before]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import sys
 
-import psutil
 import pytest
 
 from locex.plugins.catalog import Policy, read_catalog
@@ -45,15 +44,15 @@ async def test_a_cache_that_cannot_be_written_or_read_costs_only_time(tmp_path, 
     assert "schema" in found[TINY]
 
 
-async def test_a_plugin_that_hangs_is_ended(tmp_path, plugin_folder):
+async def test_a_plugin_that_hangs_is_ended(tmp_path, plugin_folder, children):
     found = await descriptions(tmp_path, plugin_folder, patience=1).of(only(plugin_folder, "locex-fixture-hanging"))
     error = found["transform", "hanging", "locex-fixture-hanging"]["error"]
     assert error["code"] == "plugin-crashed"
     assert "did not end within 1 s" in error["message"]
-    assert not psutil.Process().children(recursive=True)
+    assert not children()
 
 
-async def test_plugins_that_exit_or_raise_cost_only_themselves(tmp_path, plugin_folder):
+async def test_plugins_that_exit_or_raise_cost_only_themselves(tmp_path, plugin_folder, children):
     names = ("exiting", "raising", "tiny", "misfits")
     catalog = only(plugin_folder, *(f"locex-fixture-{name}" for name in names))
     found = await descriptions(tmp_path, plugin_folder).of(catalog)
@@ -74,7 +73,7 @@ async def test_plugins_that_exit_or_raise_cost_only_themselves(tmp_path, plugin_
     assert "exit code 5" in errors["exit_later"]["message"]
     # Of the same distribution as the misfits, one before and one after those that ended their process.
     assert "schema" in found["transform", "printing", "locex-fixture-misfits"]
-    assert not psutil.Process().children(recursive=True)
+    assert not children()
 
 
 async def test_a_broken_plugin_is_asked_again_by_the_next_service(tmp_path, plugin_folder):

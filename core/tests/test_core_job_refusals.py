@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import psutil
 import pytest
 
 from locex.errors import (
@@ -78,11 +77,11 @@ async def test_a_plugin_that_ends_the_process_costs_one_answer(open_node):
         assert (await node.submit()).record.state is JobState.QUEUED
 
 
-async def test_a_plugin_that_hangs_is_ended(open_node):
+async def test_a_plugin_that_hangs_is_ended(open_node, children):
     async with open_node(denied_distributions=[], plugin_timeout=1.5) as node:
         with pytest.raises(CrashedPlugin, match=r"transform hanging.* did not end within 1\.5 s"):
             await node.submit(transformations={"train": [{"id": "hanging"}]})
-    assert not psutil.Process().children(recursive=True)
+    assert not children()
 
 
 async def test_an_export_never_replaces_a_model(node):

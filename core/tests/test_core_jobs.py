@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import numpy as np
-import psutil
 import pytest
 from safetensors.numpy import load_file
 
@@ -166,12 +165,12 @@ async def test_the_ledger_of_a_data_set_outlives_jobs(node):
     assert [entry.epsilon for entry in second.history] == [{"client": 4.0}, {"client": 5.0}]
 
 
-async def test_stop_while_waiting(node):
+async def test_stop_while_waiting(node, children):
     await node.submit(server_address="endless:1")
     await node.until("WAITING")
     record = await node.jobs.stop("t")
     assert record.state is JobState.STOPPED
-    assert not psutil.Process().children(recursive=True)
+    assert not children()
     assert (await node.jobs.stop("t")).state is JobState.STOPPED
 
 
@@ -224,17 +223,17 @@ async def test_a_training_id_is_free_again_only_when_its_job_is_over(node):
     assert (await node.jobs.page(training_id="t")).total == 2
 
 
-async def _child():
+async def _child(children):
     for _ in range(1200):
-        if children := psutil.Process().children():
-            return children[0]
+        if found := children():
+            return found[0]
         await asyncio.sleep(0.05)
     raise AssertionError("no worker was started")
 
 
-async def test_a_spare_worker_takes_the_job_and_is_replaced(open_node):
+async def test_a_spare_worker_takes_the_job_and_is_replaced(open_node, children):
     async with open_node(spare_worker=True) as node:
-        spare = await _child()
+        spare = await _child(children)
         accepted = await node.submit()
         record = await node.end()
         assert record.worker["pid"] == spare.pid

@@ -142,11 +142,12 @@ def test_tensors_that_are_cut_off_or_too_long(service, datatype, cut, more):
     if datatype != "BYTES":
         raw = np.zeros(4, DTYPES[datatype]).tobytes()
     sent = raw[: max(0, len(raw) - cut)] + more
+    whole = len(sent) == len(raw) and (datatype != "BOOL" or set(sent) <= {0, 1})
     tensor = {"name": "x", "shape": [2, 2], "datatype": datatype, "parameters": {"binary_data_size": len(sent)}}
     head = json.dumps({"inputs": [tensor]}).encode()
     status = post(service, f"/v2/models/identity-{datatype}/infer", head + sent, {LENGTH: str(len(head))})
     if datatype != "BYTES":
-        assert status == (200 if len(sent) == len(raw) else 400)
+        assert status == (200 if whole else 400)
 
 
 @QUICK

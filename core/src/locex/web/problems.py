@@ -44,6 +44,7 @@ STATUS: Mapping[str, int] = {
     "parameters-refused": 422,
     "privacy-refused": 409,
     "policy-refused": 403,
+    "pipeline-unsaved": 422,
     "federation-lost": 502,
     "server-refused": 403,
     "store-unavailable": 503,

@@ -17,6 +17,7 @@ import onnxruntime as ort
 
 from locex.api import InferencerContext, TensorInfo
 from locex.errors import InvalidConfiguration, InvalidModel
+from locex_inference.errors import InvalidTensor
 from locex_inference.inferencers.onnx_file import check
 from locex_inference.tensors import DTYPES
 
@@ -82,7 +83,7 @@ class OnnxInferencer:
             return dict(zip(outputs, self._run(outputs, inputs), strict=True))
         if self._narrow:
             return self._run_narrow(inputs, outputs)
-        given = {name: _as_text(array) if name in self._texts else array for name, array in inputs.items()}
+        given = {name: _as_text(name, array) if name in self._texts else array for name, array in inputs.items()}
         return dict(zip(outputs, map(_as_bytes, self._run(outputs, given)), strict=True))
 
     def close(self) -> None:
@@ -97,7 +98,7 @@ class OnnxInferencer:
 
     def _value(self, name: str, array: Array) -> Any:
         if name in self._texts:
-            array = _as_text(array)
+            array = _as_text(name, array)
         if name in self._narrow:
             narrow = np.ascontiguousarray(array).view(np.uint16)
             return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(narrow, _BFLOAT16)
@@ -144,9 +145,12 @@ def _info(argument: Any) -> TensorInfo:
     return TensorInfo(argument.name, datatype, sizes)
 
 
-def _as_text(array: Array) -> Array:
-    """Return texts as onnxruntime takes them; bytes that are no UTF-8 go through unchanged."""
-    return np.array([text.decode("utf-8", "surrogateescape") for text in array.ravel()], object).reshape(array.shape)
+def _as_text(name: str, array: Array) -> Array:
+    """Return texts as onnxruntime takes them; raise `InvalidTensor` for bytes that are no UTF-8, as ONNX asks."""
+    try:
+        return np.array([text.decode() for text in array.ravel()], object).reshape(array.shape)
+    except UnicodeDecodeError as error:
+        raise InvalidTensor(f"{name!r} holds bytes that are no UTF-8, which the model's texts are: {error}") from None
 
 
 def _as_bytes(array: Array) -> Array:
