@@ -281,3 +281,14 @@ def _text(registry):
     from prometheus_client import generate_latest
 
     return generate_latest(registry).decode()
+
+
+async def test_a_model_that_cannot_be_kept_does_not_keep_others_from_being_served(node, serve, tmp_path):
+    service = await serve(**SLOWLY)
+    (tmp_path / "follow").mkdir(exist_ok=True)
+    (tmp_path / "follow" / "first").write_bytes(b"in the way")
+    node.offer("1", adding(1), name="first")
+    node.offer("2", adding(2))
+    with pytest.raises(PeerFailed, match="first could not be taken up"):
+        await service.follower.look(service.peer)
+    assert service.answer() == ("2", 2)

@@ -53,8 +53,16 @@ def test_an_export_in_onnx_goes_before_the_artefact():
     assert (plain.path, plain.digest) == ("/model/m/1", DIGEST)
 
 
+@pytest.mark.parametrize("name", ["/tmp/evil.onnx", "../../evil.onnx", "a/b.onnx", "..onnx", "a\n.onnx", ".onnx"])
+def test_a_file_whose_name_leads_out_of_its_folder_is_not_taken(name):
+    (offer,) = offered(stored("1", 1, files={name: DIGEST, "model.zip": DIGEST})).values()
+    assert (offer.file, offer.path) == ("", "/model/m/1")
+
+
 def test_entries_that_are_no_models_are_left_out():
     assert offered({"model_name": "../x"}, 7, None, model(version="1"))["m"].version == "1"
+    endless = model(version="2", digest=DIGEST, updated=float("inf"), created=float("inf"))
+    assert offered(endless, stored("1", 10))["m"].version == "1"
     with pytest.raises(ValueError, match="no list"):
         listed_in({"detail": "no"})
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 BYTES = "BYTES"
 
+MOST_AXES = 64
+"""Axes of an array, as NumPy has them: the product of any more sizes could take minutes."""
+
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(bool),
     "UINT8": np.dtype("<u1"),
@@ -64,6 +67,8 @@ def dtype_of(datatype: str, tensor: str) -> np.dtype[Any]:
 
 def elements_of(shape: Sequence[int], tensor: str) -> int:
     """Return how many elements a shape has; raise `InvalidTensor` for sizes that are no sizes."""
+    if len(shape) > MOST_AXES:
+        raise InvalidTensor(f"{tensor!r} has a shape of {len(shape)} axes that no array can have")
     for size in shape:
         if type(size) is not int or size < 0:
             raise InvalidTensor(f"{tensor!r} has the shape {list(shape)}: sizes are whole numbers, 0 or more")
@@ -152,10 +157,25 @@ def as_bytes(value: Any) -> bytes:
 
 
 def _array(values: list[Any], tensor: str) -> Array:
+    if _holds_text(values):
+        # NumPy would give every value the size of the longest text, which may be gigabytes in all.
+        raise InvalidTensor(f"{tensor!r} holds text, and is of a type of numbers")
     try:
         return np.asarray(values)
     except (ValueError, OverflowError) as error:
         raise InvalidTensor(f"{tensor!r} holds rows of different lengths, or what is no number: {error}") from None
+
+
+def _holds_text(values: list[Any]) -> bool:
+    waiting = [values]
+    while waiting:
+        rows = waiting.pop()
+        kinds = {*map(type, rows)}
+        if str in kinds:
+            return True
+        if list in kinds:
+            waiting.extend(row for row in rows if type(row) is list)
+    return False
 
 
 def _numbers(found: Array, datatype: str, dtype: np.dtype[Any], tensor: str) -> Array:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from functools import partial
 
 import numpy as np
@@ -287,6 +289,23 @@ async def test_a_cancelled_request_does_not_run(engine):
     await first
     assert version.inferencer.rows == [1]
     assert version.in_flight == 0
+
+
+async def test_a_request_that_will_not_run_takes_no_memory(engine):
+    version = serve(engine, costs=SLOW, options={"concurrency": 1})
+    version.inferencer.gate.clear()
+    _, first = submit(engine, request(1))
+    await begun(version)
+    left = request(2)
+    left.deadline = asyncio.get_running_loop().time() + 1e9
+    ticket = engine.submit(left, lambda _: None)
+    tensor = weakref.ref(left.inputs["x"])
+    ticket.cancel()
+    del ticket, left
+    gc.collect()
+    assert tensor() is None
+    version.inferencer.gate.set()
+    await first
 
 
 async def test_requests_that_were_gathered_and_cancelled_do_not_run(engine):

@@ -255,15 +255,16 @@ def test_tokens_open_what_their_scope_allows(start_service, tmp_path):
         unload = service_pb2.RepositoryModelUnloadRequest(model_name="two")
         register = service_pb2.SystemSharedMemoryRegisterRequest(name="r", key="absent", byte_size=1)
         expected = {
-            "": ("OK", "UNAUTHENTICATED", "UNAUTHENTICATED", "UNAUTHENTICATED", "UNAUTHENTICATED"),
-            "wrong": ("OK", "UNAUTHENTICATED", "UNAUTHENTICATED", "UNAUTHENTICATED", "UNAUTHENTICATED"),
-            "r": ("OK", "OK", "PERMISSION_DENIED", "PERMISSION_DENIED", "PERMISSION_DENIED"),
-            "u": ("OK", "OK", "OK", "PERMISSION_DENIED", "PERMISSION_DENIED"),
-            "a": ("OK", "OK", "OK", "OK", "INVALID_ARGUMENT"),
+            "": ("OK", *["UNAUTHENTICATED"] * 5),
+            "wrong": ("OK", *["UNAUTHENTICATED"] * 5),
+            "r": ("OK", "OK", "OK", "PERMISSION_DENIED", "PERMISSION_DENIED", "PERMISSION_DENIED"),
+            "u": ("OK", "OK", "OK", "OK", "PERMISSION_DENIED", "PERMISSION_DENIED"),
+            "a": ("OK", "OK", "OK", "OK", "OK", "INVALID_ARGUMENT"),
         }
         for token, codes in expected.items():
             got = (
                 code(stub.ServerReady, service_pb2.ServerReadyRequest(), token),
+                code(stub.ModelReady, service_pb2.ModelReadyRequest(name="two"), token),
                 code(stub.ServerMetadata, metadata, token),
                 code(stub.ModelInfer, request(), token),
                 code(stub.RepositoryModelUnload, unload, token),

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from locex.web.auth import Access, Tokens
+
 BODY = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}).encode()
 
 
@@ -184,3 +186,22 @@ async def test_a_stop_answers_what_is_in_work(start):
         assert numbers((await answer(reader))[1]) == [2, 4, 6]
         assert await reader.read() == b""
         await stopping
+
+
+async def test_the_body_of_a_caller_without_a_token_is_not_awaited(start, tmp_path):
+    tokens = tmp_path / "tokens"
+    tokens.write_text("run:secret\n")
+    server = await start(access=Access(tokens=Tokens(tokens)))
+    body = BODY + b" " * 500_000
+    for path in ("/v2/models/double/infer", "/v2/repository/models/double/load"):
+        async with connected(server) as (reader, writer):
+            writer.write(message(body, path)[:1000])
+            assert (await answer(reader))[0] == 401
+    async with connected(server) as (reader, writer):
+        whole = message(body, "/v2/models/double/infer", "POST", "1.1", "Authorization: Bearer secret")
+        for part in (whole[:1000], whole[1000:], GET):
+            writer.write(part)
+            await writer.drain()
+        status, content = await answer(reader)
+        assert (status, numbers(content)) == (200, [2, 4, 6])
+        assert await answer(reader) == (200, b'{"live":true}')

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import threading
 
 import numpy as np
 import pytest
 
-from locex.errors import CrashedPlugin, InvalidConfiguration, InvalidModel, LocexError
+from locex.errors import CrashedPlugin, InvalidConfiguration, InvalidModel, LocexError, StoreUnavailable
 from locex_inference.errors import UnknownServed
 from locex_inference.models.options import ModelOptions
 from locex_inference.models.repository import ModelFolder
@@ -178,6 +179,54 @@ async def test_a_bad_model_is_refused_with_its_reason_and_the_old_one_serves_on(
     assert told
     assert loader.registry.choose("m") is good
     assert np.array_equal(answered(good), 2 * X)
+
+
+class _Slow(dict):
+    """Files that take until somebody lets them."""
+
+    def __init__(self, **files):
+        super().__init__(files)
+        self.begun, self.gate = threading.Event(), threading.Event()
+
+    def items(self):
+        self.begun.set()
+        assert self.gate.wait(60)
+        return super().items()
+
+
+async def test_files_of_a_load_whose_caller_is_gone_do_not_stay(loader, tmp_path):
+    files = _Slow(model=b"")
+    loading = asyncio.create_task(loader.load("m", "1", files))
+    await asyncio.to_thread(files.begun.wait)
+    loading.cancel()
+    await asyncio.sleep(0)
+    files.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+    assert [*(tmp_path / "kept").iterdir()] == []
+
+
+async def test_files_that_a_killed_service_left_go(loader, models, tmp_path):
+    left = tmp_path / "kept" / "model-left"
+    left.mkdir(parents=True)
+    (left / "model.onnx").write_bytes(b"large")
+    os.utime(left, (0, 0))
+    await loader.load("m", "1", {"model.onnx": models.write(models.linear()).read_bytes()})
+    assert not left.exists()
+
+
+async def test_files_that_cannot_be_kept_are_refused_with_the_reason(make_loader, loader, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreUnavailable, match="File exists"):
+        await make_loader(folder=tmp_path / "file").load("m", "1", {"model.onnx": b"x"})
+    with pytest.raises(InvalidModel, match="path of a folder"):
+        await loader.load("m", "1", {"a": b"x", "a/b": b"x"})
+    assert [*(tmp_path / "kept").iterdir()] == []
+
+
+async def test_golden_outputs_nested_too_deep_are_refused(loader):
+    with pytest.raises(InvalidModel, match="cannot be used"):
+        await loader.load("m", "1", {"model.onnx": b"x", "golden.json": b"[" * 100_000})
 
 
 async def test_a_failed_reload_of_the_same_version_leaves_it_as_it_was(loader, models):

@@ -7,6 +7,7 @@ import os
 from bisect import bisect_left
 from collections import deque
 from concurrent.futures import Executor
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -95,7 +96,9 @@ class Lane:
         self._pump()
 
     def forget(self, ticket: Ticket) -> None:
-        """Let go of a request that will not run; it is skipped where it stands."""
+        """Let go of a request that will not run, and of its tensors: they count as waiting no longer."""
+        with suppress(ValueError):  # gathered ones are skipped where they stand, until the next turn of the loop
+            self._queue.remove(ticket)
         self.waiting -= 1
         self._room.used -= ticket.size
         ticket.version.in_flight -= 1

@@ -64,6 +64,9 @@ class Ticket:
         lane = self.version.lane
         if self.stage < Stage.ANSWERED:
             waiting, self.stage = self.stage is Stage.WAITING, Stage.GONE
+            if self.timer is not None:  # it would hold the request until the deadline, which may be in a year
+                self.timer.cancel()
+                self.timer = None
             if waiting:
                 lane.forget(self)
 

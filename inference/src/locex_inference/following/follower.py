@@ -125,8 +125,13 @@ class Follower:
                 await self._consider(peer, offer, told)
             except PeerFailed as error:
                 failed = error
-                told.fail(error.message)
-                self._metrics.failed(name)
+            except Exception as error:  # a full disk, a fault of ours: the models after this one are looked at too
+                log.exception("following %s failed", name)
+                failed = PeerFailed(peer.url, f"{name} could not be taken up: {error}")
+            else:
+                continue
+            told.fail(failed.message)
+            self._metrics.failed(name)
         if failed is not None:
             raise failed
 

@@ -6,18 +6,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from locex.schemas.model import ModelMetadata
+from locex.schemas.model import ModelMetadata, Name
 
 _PREFERRED = (".onnx", ".tflite")
 """Ends of the names of files that are served before the artefact itself: they need no training framework."""
+
+_NAME = TypeAdapter(Name)
 
 
 class Listed(ModelMetadata):
     """A model in the list of a service. The predecessor's repository tells neither digests nor times."""
 
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(extra="ignore", protected_namespaces=(), allow_inf_nan=False)
 
     digest: str | None = None
     size: int = 0
@@ -96,8 +98,17 @@ def newest(models: Iterable[Listed], *, uploads: bool) -> dict[str, Offer]:
 
 def _offer(model: Listed) -> Offer:
     files = model.lineage.get("files")
-    known = {str(name): str(digest) for name, digest in files.items()} if isinstance(files, dict) else {}
+    known = {name: str(digest) for name, digest in files.items() if _plain(name)} if isinstance(files, dict) else {}
     chosen = next((name for end in _PREFERRED for name in known if name.endswith(end)), "")
     metadata = ModelMetadata.model_validate(model.model_dump(include=set(ModelMetadata.model_fields)))
     digest = known[chosen] if chosen else model.digest or ""
     return Offer(metadata, chosen, digest, model.created, model.lineage)
+
+
+def _plain(name: Any) -> bool:
+    """Tell whether a file's name may stand in a path: any other could lead out of the follower's folder."""
+    try:
+        _NAME.validate_python(name)
+    except ValidationError:
+        return False
+    return True

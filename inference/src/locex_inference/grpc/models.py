@@ -32,7 +32,7 @@ def methods(parts: Parts) -> list[Method]:
     return [
         method("ServerLive", None, models.live),
         method("ServerReady", None, models.ready),
-        method("ModelReady", None, models.model_ready),
+        method("ModelReady", Scope.READ, models.model_ready),
         method("ServerMetadata", Scope.READ, models.server_metadata),
         method("ModelMetadata", Scope.READ, models.model_metadata),
         method("ModelConfig", Scope.READ, models.configuration),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from aiohttp import hdrs, web
 
+from locex.errors import LocexError
 from locex.web.auth import admit
 from locex.web.routes import Scope
 from locex_inference.engine.ticket import Ticket
@@ -26,6 +27,9 @@ FAST_BODY = 16 << 20
 
 _HELD = 1 << 18
 """Bytes that wait behind a request that is not answered yet, before the client is made to wait."""
+
+_UNASKED = 1 << 16
+"""Bytes of a body that are awaited before it is clear whether the caller may send it."""
 
 _WRITE_WHOLE = 1 << 16
 _BREAK = b"\r\n\r\n"
@@ -136,7 +140,10 @@ class FastProtocol(asyncio.Protocol):
             return
         whole = end + head.length
         if len(data) < whole:
-            self._wait(data, whole)
+            if head.length <= _UNASKED or (head.plain and self._welcome(head)):
+                self._wait(data, whole)
+            else:
+                self._hand_over(data)
             return
         if len(data) > whole:
             self._hold(data[whole:])
@@ -177,6 +184,14 @@ class FastProtocol(asyncio.Protocol):
             return
         if self._busy:
             self._ticket = ticket
+
+    def _welcome(self, head: Head) -> bool:
+        """Tell whether the caller may infer; aiohttp answers others, without keeping what they send."""
+        try:
+            self._admit(head)
+        except LocexError:
+            return False
+        return True
 
     def _admit(self, head: Head) -> None:
         headers = head.headers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -9,6 +10,7 @@ from pydantic import Field
 from locex.api import Inferencer, InferencerContext
 from locex.hookspecs import hookimpl
 from locex.schemas.plugin import PluginConfig
+from locex_inference.inferencers.onnx_cost import bounded
 
 
 class OnnxConfig(PluginConfig):
@@ -35,6 +37,10 @@ class Onnx:
     def locex_config_model(self) -> type[OnnxConfig]:
         """Return how onnxruntime computes."""
         return OnnxConfig
+
+    def bounded(self, path: Path) -> bool:
+        """Return whether shapes bound what a call takes, so that it may run in the service's own process."""
+        return bounded(path)
 
     @hookimpl
     def locex_create_inferencer(self, config: OnnxConfig, context: InferencerContext) -> Inferencer:

@@ -74,7 +74,7 @@ def references_of(path: Path) -> References:
         # not closed by hand: views of its parts may still be held
         view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     try:
-        for number, part in _fields(view):
+        for number, part in fields(view):
             if number in _MODEL and isinstance(part, memoryview):
                 _follow(part, _MODEL[number], found, 0)
     except (ValueError, IndexError):
@@ -127,7 +127,7 @@ def _follow(view: memoryview, kind: int, found: References, depth: int) -> None:
     if depth > _DEPTH:
         raise InvalidModel(f"the model's graphs are nested more than {_DEPTH} deep", remedy=_REMEDY)
     entries: list[tuple[bytes, bytes]] = []
-    for number, part in _fields(view):
+    for number, part in fields(view):
         if not isinstance(part, memoryview):
             continue
         inner = _LEAF.get((kind, number))
@@ -150,11 +150,11 @@ def _note(entries: dict[bytes, bytes], found: References) -> None:
 
 
 def _entry(view: memoryview) -> tuple[bytes, bytes]:
-    parts = {number: bytes(part) for number, part in _fields(view) if isinstance(part, memoryview)}
+    parts = {number: bytes(part) for number, part in fields(view) if isinstance(part, memoryview)}
     return parts.get(1, b""), parts.get(2, b"")
 
 
-def _fields(view: memoryview) -> Iterator[tuple[int, memoryview | int]]:
+def fields(view: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     """Return the numbers and contents of a message's fields; raise `ValueError` where it is cut off."""
     position, size = 0, len(view)
     while position < size:

@@ -185,7 +185,8 @@ class RemoteModel:
         """Hand out answers until the process ends; return whether it answered any call."""
         child, answered = self._child, False
         while child is not None and (message := await child.receive()) is not None:
-            future = self._answers.get(message.get("id", -1))
+            number = message.get("id")
+            future = self._answers.get(number) if isinstance(number, int) else None
             if future is not None and not future.done():
                 future.set_result(message)
                 answered = answered or "error" not in message

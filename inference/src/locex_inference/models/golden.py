@@ -54,7 +54,7 @@ def read_golden(folder: Path) -> Golden | None:
             raise InvalidModel(f"{name} is larger than {_MAX_BYTES} bytes", remedy="keep a few examples only")
         try:
             golden = read(path)
-        except (OSError, ValueError, KeyError, TypeError, LocexError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, LocexError) as error:
             raise InvalidModel(f"{name} cannot be used: {error}", remedy=_REMEDY) from error
         if not golden.outputs:
             raise InvalidModel(f"{name} has no outputs", remedy=_REMEDY)

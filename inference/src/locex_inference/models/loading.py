@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from locex.errors import InvalidModel, LocexError
+from locex.errors import InvalidModel, LocexError, StoreUnavailable
 from locex.pipelines.saved import SavedPipeline
 from locex.plugins.catalog import Catalog, read_catalog
 from locex.plugins.host import Host
+from locex.scratch import scratch
 from locex_inference.inferencers.choice import choose
 from locex_inference.inferencers.question import Question
 from locex_inference.inferencers.remote import RemoteModel, Terms
@@ -138,17 +139,18 @@ class Loader:
         library: str,
         pipeline: SavedPipeline | None,
     ) -> ModelVersion:
-        folder = await self._in_thread(_write, source, self.conditions.folder) if isinstance(source, Mapping) else None
+        kept = ExitStack()
         try:
-            place = folder or Path(str(source))
+            if isinstance(source, Mapping):
+                place = await self._in_thread(_write, source, self.conditions.folder, kept)
+            else:
+                place = Path(str(source))
             task = await self._in_thread(self._task, model, version, place, options, digest, library, pipeline)
             made = await self._tried(task)
         except BaseException:
-            if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+            await self._in_thread(kept.close)  # after what the one thread may still be writing for a caller who is gone
             raise
-        if folder is not None:
-            made.release = lambda: shutil.rmtree(folder, ignore_errors=True)
+        made.release = kept.close
         return made
 
     def _task(
@@ -192,11 +194,18 @@ class Loader:
         return _Task(question, read_golden(beside) if beside else None, remain)
 
     def _may_run_here(self, question: Question) -> bool:
-        """Return whether operator and options let the version run in this process."""
+        """Return whether operator and options let the version run in this process, and its cost is bounded.
+
+        Nobody can stop a call that runs here, nor its memory: what a request's values can make endless stays outside.
+        """
         if not step_names(question.options, question.pipeline) <= self.conditions.steps_in_process:
             return False
         catalog, named = self.conditions.catalog(), question.options.inferencer
-        return choose(Host(), catalog, question.artefact, named, self.conditions.in_process) is not None
+        chosen = choose(Host(), catalog, question.artefact, named, self.conditions.in_process)
+        if chosen is None:
+            return False
+        bounded = getattr(chosen.instance, "bounded", None)
+        return bounded is None or bool(bounded(question.artefact))
 
     async def _tried(self, task: _Task) -> ModelVersion:
         """Load and verify in another process first: what crashes or runs out of memory there does no harm here."""
@@ -280,23 +289,34 @@ def _beyond(remote: RemoteModel) -> Subject:
     )
 
 
-def _write(files: Mapping[str, bytes], within: Path | None) -> Path:
-    """Write a version's files into a folder of their own, and return it."""
+def _write(files: Mapping[str, bytes], within: Path | None, kept: ExitStack) -> Path:
+    """Write a version's files into a folder of their own, which goes when ``kept`` is closed, and return it.
+
+    Folders that a service left behind when it was killed go too.
+    """
     if not files:
         raise InvalidModel("no file of the model came", remedy="send its file, e.g. file:1/model.onnx")
     places = {safe_path(name): content for name, content in files.items()}
-    if within is not None:
-        within.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="model-", dir=within))
+    root = within or Path(tempfile.gettempdir())
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = kept.enter_context(scratch(root, "model-"))
+        _put(folder, places)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"the files of the model cannot be kept: {error.strerror}", remedy="make room in the state folder"
+        ) from error
+    return folder
+
+
+def _put(folder: Path, places: Mapping[tuple[str, ...], bytes]) -> None:
     try:
         for parts, content in places.items():
             path = folder.joinpath(*parts)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return folder
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise InvalidModel("a file of the model has the path of a folder of others") from None
 
 
 def _be_nice() -> None:
