@@ -217,3 +217,13 @@ def test_the_bound_of_the_norm_is_that_of_what_noise_left(node, stage, refused):
     else:
         np.testing.assert_array_equal(one.fit(just, {"server_round": 1}).parameters["w"], just[0])
     assert one.holds_global == refused
+
+
+@pytest.mark.parametrize("field", ["server_round", "num_rounds"])
+@pytest.mark.parametrize("value", ["abc", float("inf"), b"\xff"])
+def test_a_round_that_is_no_number_is_refused_and_the_node_goes_on(node, field, value):
+    one = node()
+    with pytest.raises(BadParameters, match=f"the server sent {field}="):
+        one.fit(WEIGHTS, {"server_round": 1} | {field: value})
+    one.fit(WEIGHTS, {"server_round": "1"})
+    assert one.parameters() is not None

@@ -208,10 +208,8 @@ class NodeParticipant:
         if self.stopping:
             raise Stopped
         self._received = True
-        server_round = int(config.get("server_round", counted) or counted)
-        told = config.get("num_rounds")
-        if told is not None:
-            rounds = int(told)
+        server_round = _whole(config, "server_round") or counted
+        if rounds := _whole(config, "num_rounds"):
             self._progress.rounds = min(rounds, self._job.num_rounds or rounds)
         if server_round != self._record.round:
             self._record = RoundRecord(round=server_round)
@@ -273,3 +271,12 @@ def _made(update: Update, config: Mapping[str, Scalar], mechanisms: Sequence[Pri
     for mechanism in mechanisms:
         update = mechanism.outgoing(update, config)
     return update
+
+
+def _whole(config: Mapping[str, Scalar], name: str) -> int | None:
+    """Return a whole number that the server sent, or None; raise `BadParameters` for what is none."""
+    told = config.get(name)
+    try:
+        return None if told is None else int(told)
+    except (ValueError, OverflowError):
+        raise BadParameters(f"the server sent {name}={told!r}, which is no whole number") from None
