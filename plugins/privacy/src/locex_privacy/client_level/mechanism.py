@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from locex.api import Array, Incoming, Parameters, PrivacyContext, Scalar, Stage, TrainingSession, Update
+from locex.api import Array, Parameters, PrivacyContext, Scalar, Stage, Update
 from locex.errors import PrivacyRefused
 from locex_privacy.accountant import gaussian_event
 from locex_privacy.budget import Budget
 from locex_privacy.client_level.clipping import clip_factor, difference, is_float, norm_of
 from locex_privacy.client_level.instruction import CLIP_NORM, NORM_BIT, Instruction, read_instruction
 from locex_privacy.client_level.ledgers import with_events_of
+from locex_privacy.mechanism import Mechanism
 from locex_privacy.noise import system_normal
 
 CLIENT = "client"
@@ -60,7 +60,7 @@ class _Charged:
     bit_of: float | None
 
 
-class ClientLevelMechanism:
+class ClientLevelMechanism(Mechanism):
     """Gaussian mechanism on the node's update (McMahan et al. 2018, Geyer et al. 2017, Andrew et al. 2021).
 
     The update is the difference of the new weights to the round's global weights. It is clipped to L2 norm C; under
@@ -86,12 +86,6 @@ class ClientLevelMechanism:
         self._normal = normal
         self._charged: _Charged | None = None
 
-    def requires(self, federation: str) -> None:
-        """Accept every federation: what is sent are plain weights."""
-
-    def prepare(self, session: TrainingSession) -> None:
-        """Leave the session as it is."""
-
     def before_fit(self, config: Mapping[str, Scalar]) -> None:
         """Charge the coming round; raise `PrivacyRefused` where the server does not do its half or ε would pass."""
         self._charged = None
@@ -102,14 +96,6 @@ class ClientLevelMechanism:
         wanted = instruction.adaptive and self._rules.bit_stddev is not None
         self._budget.charge(gaussian_event(self._rules.noise_multiplier))
         self._charged = _Charged(min(named, self._rules.max_clip_norm), named if wanted else None)
-
-    def incoming(
-        self,
-        parameters: Incoming,
-        config: Mapping[str, Scalar],  # noqa: ARG002 -- the Protocol's
-    ) -> Incoming:
-        """Return what arrived."""
-        return parameters
 
     def outgoing(
         self,
@@ -138,13 +124,6 @@ class ClientLevelMechanism:
         if charged.bit_of is not None:
             metrics[NORM_BIT] = self._bit(norm <= charged.bit_of)
         return Update(self._released(update, scale, charged.clip_norm), update.reference, examples=1, metrics=metrics)
-
-    def state(self) -> dict[str, Any]:
-        """Return nothing: what must last is in the ledger."""
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up nothing."""
 
     def _require_noise_of(self, instruction: Instruction) -> None:
         rules = self._rules

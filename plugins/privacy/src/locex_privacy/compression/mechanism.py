@@ -10,13 +10,11 @@ from pydantic import Field, model_validator
 
 from locex.api import (
     Array,
-    Incoming,
     PrivacyContext,
     PrivacyMechanism,
     PrivacyReview,
     Scalar,
     Stage,
-    TrainingSession,
     Update,
 )
 from locex.errors import PrivacyRefused
@@ -25,6 +23,7 @@ from locex.schemas.plugin import PluginConfig
 from locex_privacy.combinations import refuse_senseless
 from locex_privacy.compression.codecs import Codec, Half, Int8, TopK
 from locex_privacy.compression.layout import differences, is_float
+from locex_privacy.mechanism import Mechanism
 
 _OWN_COLLECTOR = (
     "compression: only a locex collector with its half (privacy-mechanisms: compression) can read the updates; a stock "
@@ -54,7 +53,7 @@ class CompressionConfig(PluginConfig):
         return Half() if self.method == "fp16" else Int8()
 
 
-class ErrorFeedback:
+class ErrorFeedback(Mechanism):
     """Sends the difference to the round's global weights in fewer bytes, and what that lost with the next one.
 
     Error feedback: Seide et al. 2014, Karimireddy et al. 2019. The residual is part of the state, so that a restart
@@ -67,23 +66,6 @@ class ErrorFeedback:
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._residual: Array | None = None
-
-    def requires(self, federation: str) -> None:
-        """Accept every federation: what is sent are arrays."""
-
-    def prepare(self, session: TrainingSession) -> None:
-        """Leave the session as it is."""
-
-    def before_fit(self, config: Mapping[str, Scalar]) -> None:
-        """Charge nothing: this mechanism saves bytes, it protects nothing."""
-
-    def incoming(
-        self,
-        parameters: Incoming,
-        config: Mapping[str, Scalar],  # noqa: ARG002 -- the Protocol's
-    ) -> Incoming:
-        """Return what arrived: global weights come uncompressed."""
-        return parameters
 
     def outgoing(
         self,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from locex.api import (
     Array,
     Differentiable,
-    Incoming,
     PrivacyContext,
     PrivateSession,
     Scalar,
@@ -23,10 +21,11 @@ from locex_privacy.budget import Budget
 from locex_privacy.dp_sgd.config import DpSgdConfig
 from locex_privacy.dp_sgd.review import require_opacus
 from locex_privacy.dp_sgd.source import FAULT, ClippedGradients, PrivateGradients, Sampling
+from locex_privacy.mechanism import Mechanism
 from locex_privacy.noise import system_choice, system_normal
 
 
-class DpSgdMechanism:
+class DpSgdMechanism(Mechanism):
     """DP-SGD in the session's own training loop, of which it makes batches and gradients.
 
     A round's steps are charged before its data is touched: steps of Poisson-sampled Gaussian mechanisms, with the
@@ -52,9 +51,6 @@ class DpSgdMechanism:
         self._examples = 0
         self._noise_multiplier = config.noise_multiplier or 0.0
         self._source: PrivateGradients | None = None
-
-    def requires(self, federation: str) -> None:
-        """Accept every federation: what is sent are plain weights."""
 
     def prepare(self, session: TrainingSession) -> None:
         """Take over the session's batches and gradients.
@@ -91,14 +87,6 @@ class DpSgdMechanism:
         self._budget.charge(sampling.event(self._noise_multiplier))
         source.pay(sampling)
 
-    def incoming(
-        self,
-        parameters: Incoming,
-        config: Mapping[str, Scalar],  # noqa: ARG002 -- the Protocol's
-    ) -> Incoming:
-        """Return what arrived."""
-        return parameters
-
     def outgoing(
         self,
         update: Update,
@@ -113,13 +101,6 @@ class DpSgdMechanism:
                 "dp-sgd was asked for an update that its gradients did not make, or not all of them", remedy=FAULT
             )
         return Update(update.parameters, update.reference, self._config.public_examples, metrics={})
-
-    def state(self) -> dict[str, Any]:
-        """Return nothing: what must last is in the ledger."""
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up nothing."""
 
     def _training(self, config: Mapping[str, Scalar]) -> TrainConfig:
         return chosen_training(self._context.trainings or [TrainConfig()], config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from locex_privacy.homomorphic.keys import KeyFile
 from locex_privacy.homomorphic.layout import Layout
 from locex_privacy.homomorphic.payload import Header, ciphertexts_of, header_of, is_encrypted, pack, tensors_of
 from locex_privacy.homomorphic.settings import secret_key
+from locex_privacy.mechanism import Mechanism
 
 if TYPE_CHECKING:
     from locex_privacy.homomorphic.ckks import Cipher
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _REMEDY = "let the server be locex's collector, and its training name homomorphic in privacy-mechanisms"
 
 
-class HomomorphicMechanism:
+class HomomorphicMechanism(Mechanism):
     """Sends Enc(w·n) and n; decrypts the sum that comes back and divides it by Σn: the average of plain FedAvg.
 
     All float tensors are one vector, which fills ciphertexts one after the other. Integers and booleans (BatchNorm's
@@ -52,9 +53,6 @@ class HomomorphicMechanism:
         self._cipher = cipher
         self._layout = Layout(())
         self._unsent: Parameters = {}
-
-    def requires(self, federation: str) -> None:
-        """Accept every federation: ciphertexts are arrays of bytes."""
 
     def prepare(self, session: TrainingSession) -> None:
         """Learn the layout of the model."""
@@ -98,13 +96,6 @@ class HomomorphicMechanism:
         arrays = pack(header, self._encrypted(vector, update.examples))
         named = {str(index): array for index, array in enumerate(arrays)}
         return Update(named, update.reference, update.examples, update.metrics)
-
-    def state(self) -> dict[str, Any]:
-        """Return nothing: the key is mounted, the model is the session's."""
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up nothing."""
 
     def _encrypted(self, vector: Array, examples: int) -> Iterator[bytes]:
         for start in range(0, vector.size, self._parameters.slots):
