@@ -163,6 +163,16 @@ async def test_batches_keep_to_the_bound_of_the_options(engine):
     assert sum(version.inferencer.rows) == 10
 
 
+@pytest.mark.parametrize(("options", "most"), [({}, 4096), ({"max_batch_size": 5000}, 5000)])
+async def test_a_request_of_very_many_examples_is_refused_before_it_takes_their_memory(engine, options, most):
+    version = serve(engine, options=options)
+    assert len((await engine.infer(request(*range(most)))).outputs["y"]) == most
+    with pytest.raises(InvalidInference, match=f"holds {most + 1} examples, the model takes {most}") as caught:
+        await engine.infer(request(*range(most + 1)))
+    assert "max_batch_size" in caught.value.remedy
+    assert version.inferencer.rows == [most]
+
+
 @pytest.mark.parametrize("switch", ["options", "service", "probe"])
 async def test_batching_can_be_off(engine, switch):
     if switch == "service":

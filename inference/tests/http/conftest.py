@@ -172,7 +172,7 @@ async def start(tmp_path):
             session,
             runner,
         )
-        running.add("double", double())
+        running.add("double", double(), options={"max_batch_size": 2_000_000})
         running.add("upper", upper())
         running.add("echo", echo())
         ending.append(lambda: _close(running, loader))

@@ -21,6 +21,9 @@ from locex_inference.models.version import ModelVersion
 IN_LOOP = 300e-6
 """Seconds: what runs shorter runs in the event loop, where a thread would cost 70 to 90 µs more (measured)."""
 
+MOST_OF_A_REQUEST = 4096
+"""Examples of one request where the options set no bound: a wide model makes thousands of bytes of each that came."""
+
 MOST_ROWS = 64
 """Examples of one batch that the engine joins where the options set no bound."""
 
@@ -51,7 +54,10 @@ class Lane:
         self.version = version
         self.observed = Observed(version.statistics)
         self.signature = Signature(
-            version.inputs, version.outputs, max_rows=options.max_batch_size, finite=options.nan == "refuse"
+            version.inputs,
+            version.outputs,
+            max_rows=options.max_batch_size or MOST_OF_A_REQUEST,
+            finite=options.nan == "refuse",
         )
         self.batching = batching and version.batching and options.micro_batching != "off" and _joinable(version)
         self.loop_rows = _rows_within(version.costs, IN_LOOP) if version.in_process and self.signature.fixed else 0

@@ -30,9 +30,9 @@ class Signature:
     """The inputs and outputs of one version, and its bounds."""
 
     def __init__(
-        self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], *, max_rows: int = 0, finite: bool = False
+        self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], *, max_rows: int, finite: bool = False
     ) -> None:
-        """``max_rows`` bounds the examples of a request, 0 does not; ``finite`` refuses NaN and infinity."""
+        """``max_rows`` bounds the examples of a request; ``finite`` refuses NaN and infinity."""
         self.outputs = tuple(info.name for info in outputs)
         self.fixed = all(size >= 0 for info in inputs for size in info.shape[1:])
         self._inputs = {info.name: _input(info) for info in inputs}
@@ -54,8 +54,11 @@ class Signature:
                 rows = _rows(wanted, array.shape, rows)
             if self._finite and array.dtype.kind in _FLOATS and not np.isfinite(array).all():
                 raise InvalidTensor(f"{name!r} holds NaN or infinity, which the model's options refuse")
-        if self._max_rows and rows > self._max_rows:
-            raise InvalidInference(f"the request holds {rows} examples, the model takes {self._max_rows} at once")
+        if rows > self._max_rows:
+            raise InvalidInference(
+                f"the request holds {rows} examples, the model takes {self._max_rows} at once",
+                remedy="send fewer at once, or raise the model's max_batch_size",
+            )
         for name in outputs:
             if name not in self.outputs:
                 raise InvalidInference(f"there is no output {name!r}; there are: {', '.join(self.outputs)}")

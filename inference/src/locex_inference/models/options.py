@@ -28,7 +28,7 @@ class Step(Configuration):
 class ModelOptions(Configuration):
     """How one model is loaded and served."""
 
-    max_batch_size: int = Field(default=0, ge=0, description="Most examples of one call; 0: no limit.")
+    max_batch_size: int = Field(default=0, ge=0, description="Most examples of one request; 0: 4096.")
     micro_batching: Literal["auto", "on", "off"] = Field(
         default="auto", description="Join waiting requests into one call; auto: where a probe at load shows a gain."
     )
