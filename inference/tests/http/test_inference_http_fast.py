@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from locex.web.auth import Access, Tokens
+from locex_inference.http import connections
 
 BODY = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}).encode()
 
@@ -169,6 +170,26 @@ async def test_large_bodies_go_through_aiohttp(start):
             status, body = await answer(reader)
             assert status == 200
             assert body.endswith(b"\0" * 4 * rows)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [b"POST /v2/models/double/infer HTTP/1.1\r\nX-A: ", b"POST /v2 HTTP/1.1\r\nContent-Length: 9000\r\n\r\n"],
+)
+async def test_a_message_that_trickles_without_end_is_given_up(start, monkeypatch, begin):
+    monkeypatch.setattr(connections, "KEEP_ALIVE", 0.05)
+    monkeypatch.setattr(connections, "WHOLE", 0.2)
+    server = await start("fast")
+    async with connected(server) as (reader, writer):
+        writer.write(begin)
+        closing = asyncio.create_task(reader.read())
+        while not closing.done():
+            writer.write(b"a")
+            await asyncio.sleep(0.01)
+        assert await closing == b""
+    async with connected(server) as (reader, writer):
+        writer.write(GET)
+        assert (await answer(reader))[0] == 200
 
 
 async def test_a_stop_answers_what_is_in_work(start):

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 KEEP_ALIVE = 75.0
 """Seconds after which a connection without a request is closed."""
 
+WHOLE = 300.0
+"""Seconds that a message may take to arrive, however steadily its bytes trickle."""
+
 _PATH = "/v2/models/{model}/infer"
 _VERSIONED = "/v2/models/{model}/versions/{version}/infer"
 _DRAIN = 10.0
@@ -105,9 +108,10 @@ class Connections:
             connection.close()
 
     def _sweep(self) -> None:
-        """Close connections on which nothing came since the last sweep."""
+        """Close connections on which nothing came since the last sweep, or a message takes too long to be whole."""
+        late = self.loop.time() - WHOLE
         for connection in tuple(self._open):
-            if connection.idle and not connection.active:
+            if connection.idle and (not connection.active or connection.awaits_since(late)):
                 connection.close()
             connection.active = False
         self._sweeper = self.loop.call_later(KEEP_ALIVE, self._sweep)

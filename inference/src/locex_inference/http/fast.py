@@ -54,6 +54,7 @@ class FastProtocol(asyncio.Protocol):
         self._ticket: Ticket | None = None
         self._guest: web.RequestHandler | None = None
         self._missing = 0
+        self._awaited_since: float | None = None
 
     # --- asyncio's side ---
 
@@ -145,6 +146,7 @@ class FastProtocol(asyncio.Protocol):
             else:
                 self._hand_over(data)
             return
+        self._awaited_since = None
         if len(data) > whole:
             self._hold(data[whole:])
         if head.plain:
@@ -152,7 +154,13 @@ class FastProtocol(asyncio.Protocol):
         else:
             self._lend(data[:whole])
 
+    def awaits_since(self, moment: float) -> bool:
+        """Whether the rest of a message has been awaited since that moment of the loop's clock, or for longer."""
+        return self._awaited_since is not None and self._awaited_since <= moment
+
     def _wait(self, data: bytes, whole: int) -> None:
+        if self._awaited_since is None:
+            self._awaited_since = self._all.loop.time()
         self._missing = whole
         self._hold(data)
 

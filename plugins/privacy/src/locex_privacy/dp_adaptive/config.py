@@ -13,7 +13,7 @@ class AdaptiveFields(SharedFields):
 
     init_clip_norm: float = Field(default=0.1, gt=0, description="C of the first round: an L2 norm.")
     noise_multiplier: float = Field(
-        default=1.0, ge=1e-3, description="z of a round, update and norm bit together; no less than 0.001."
+        default=1.0, ge=1e-3, le=1e6, description="z of a round, update and norm bit together; no less than 0.001."
     )
     server_side_noising: bool = Field(
         default=True, description="Whether the server adds the noise, to mean and count, and is trusted to do so."

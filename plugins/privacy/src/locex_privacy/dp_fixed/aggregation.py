@@ -24,6 +24,7 @@ class DpFixedAggregationConfig(SharedFields):
     noise_multiplier: float | None = Field(
         default=None,
         ge=1e-3,
+        le=1e6,
         description="z: for m contributions the mean gets noise of standard deviation z · C / m, under server-side "
         "noise only.",
     )

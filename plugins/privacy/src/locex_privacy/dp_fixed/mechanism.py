@@ -22,6 +22,7 @@ class DpFixedConfig(NodeFields):
     )
     noise_multiplier: float = Field(
         ge=1e-3,
+        le=1e6,
         description="z: the noise's standard deviation is z · C; no less than 0.001, where ε is 500,000 a round.",
     )
     server_side_noising: bool = Field(

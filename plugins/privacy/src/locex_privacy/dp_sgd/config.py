@@ -24,6 +24,7 @@ class DpSgdConfig(PluginConfig):
     noise_multiplier: float | None = Field(
         default=None,
         ge=1e-2,
+        le=1e6,
         description="z: the noise's standard deviation is z · C, on the sum of a step's clipped gradients; instead of "
         "target_epsilon. No less than 0.01, which protects nothing.",
     )
