@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-pytest.importorskip("tenseal", reason="the extra [homomorphic] is not installed")
+pytest.importorskip("locex_privacy.homomorphic.ckks", reason="the extra [homomorphic] is not installed")
 
 ROUNDS = 3
 MECHANISM = {"homomorphic": {}}

@@ -14,7 +14,7 @@ from locex.plugins.host import Host
 from locex_privacy.homomorphic.commands import keys
 from locex_privacy.homomorphic.keys import read_key
 
-pytest.importorskip("tenseal", reason="the extra [homomorphic] is not installed")
+pytest.importorskip("locex_privacy.homomorphic.ckks", reason="the extra [homomorphic] is not installed")
 
 
 @pytest.fixture

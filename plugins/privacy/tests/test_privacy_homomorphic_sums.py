@@ -1,6 +1,9 @@
 """Homomorphic encryption: the sum equals FedAvg, nobody without the secret reads it, and nothing wraps in silence."""
 
+import subprocess
+import sys
 import types
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from locex.errors import BadParameters, PrivacyRefused
 from locex.plugins.catalog import read_catalog
 from locex.plugins.host import Host
 
-pytest.importorskip("tenseal", reason="the extra [homomorphic] is not installed")
+pytest.importorskip("locex_privacy.homomorphic.ckks", reason="the extra [homomorphic] is not installed")
 
 MODEL = {
     "a": np.zeros((60, 50), np.float32),
@@ -307,3 +310,27 @@ def test_a_round_after_the_first_takes_ciphertexts_for_the_current_model():
     restored.restore(aggregation.state())
     arrived = mechanism.incoming(summed(restored, [sent(mechanism, drawn(2), 9, config)], current), {})
     np.testing.assert_allclose(arrived["a"], drawn(2)["a"], rtol=0, atol=1e-6)
+
+
+TENSORFLOW_FIRST = """
+import sys
+from pathlib import Path
+
+import tensorflow
+import numpy as np
+
+from locex_privacy.homomorphic.ckks import Cipher
+from locex_privacy.homomorphic.keys import read_key
+
+key = read_key(Path(sys.argv[1]), "HM_SECRET_FILE")
+cipher = Cipher(key.content, key.parameters)
+print(cipher.decrypt(cipher.add([cipher.encrypt(np.ones(3)), cipher.encrypt(np.ones(3))]))[:3].round(4).tolist())
+"""
+
+
+@pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed")
+def test_it_encrypts_in_a_process_that_holds_tensorflow(key_folder):
+    """Both bring a protobuf; the worker of a Keras model that encrypts holds both."""
+    argv = [sys.executable, "-c", TENSORFLOW_FIRST, str(key_folder / "fed.secret")]
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout.strip()) == (0, "[2.0, 2.0, 2.0]"), ended.stderr[-2000:]

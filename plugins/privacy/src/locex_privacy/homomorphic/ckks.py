@@ -7,15 +7,25 @@ Only TenSEAL's own serialisation is used.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
-import tenseal as ts
 
 from locex.api import Array
 from locex.errors import InvalidConfiguration
 from locex_privacy.homomorphic.parameters import CkksParameters
+
+_usual = sys.getdlopenflags()
+# TenSEAL holds a protobuf of its own, and TensorFlow lends everybody another one: without a preference for its own,
+# TenSEAL's first serialisation behind TensorFlow ends the process (TenSEAL 0.3.18, TensorFlow 2.21).
+sys.setdlopenflags(os.RTLD_NOW | os.RTLD_LOCAL | getattr(os, "RTLD_DEEPBIND", 0))
+try:
+    import tenseal as ts
+finally:
+    sys.setdlopenflags(_usual)
 
 
 def new_contexts(parameters: CkksParameters) -> tuple[bytes, bytes]:
