@@ -24,10 +24,9 @@ def policy_of(site: SiteSettings) -> Policy:
         raise PolicyRefused(UNREADABLE, f"the policy file cannot be used: {error}") from None
 
 
-def require_kept(job: JobConfiguration, site: SiteSettings) -> None:
+def require_kept(job: JobConfiguration, policy: Policy, dataset: str) -> None:
     """Raise `PolicyRefused` where a job, with every field of its plugins, breaks a rule."""
-    policy = policy_of(site)
-    rules = policy.about(site.dataset)
+    rules = policy.about(dataset)
     for rule in rules:
         if breach := rule.breach(job):
             raise PolicyRefused(rule.name, breach)
@@ -35,19 +34,19 @@ def require_kept(job: JobConfiguration, site: SiteSettings) -> None:
         known = {one.mechanism for rule in rules for one in rule.require}
         unknown = [name for name in job.privacy_mechanisms if name not in known]
         if not known:
-            raise PolicyRefused(CLOSED, f"no rule lets a job train on the data set {site.dataset!r}")
+            raise PolicyRefused(CLOSED, f"no rule lets a job train on the data set {dataset!r}")
         if unknown:
             raise PolicyRefused(CLOSED, f"no rule names {', '.join(unknown)}")
 
 
-def counts_examples(site: SiteSettings) -> bool:
+def counts_examples(policy: Policy, dataset: str) -> bool:
     """Return whether a rule asks for a number of training examples."""
-    return any(rule.min_examples for rule in policy_of(site).about(site.dataset))
+    return any(rule.min_examples for rule in policy.about(dataset))
 
 
-def require_examples(examples: int, site: SiteSettings) -> None:
+def require_examples(examples: int, policy: Policy, dataset: str) -> None:
     """Raise `PolicyRefused` where the node has fewer training examples than a rule asks for."""
-    for rule in policy_of(site).about(site.dataset):
+    for rule in policy.about(dataset):
         if examples < rule.min_examples:
             # How many there are is not told: it would leave the node.
             raise PolicyRefused(rule.name, f"the node has fewer than {rule.min_examples} training examples")

@@ -19,7 +19,7 @@ from locex.errors import ActiveJob, InvalidConfiguration, LocexError, QueueFull
 from locex.jobs.checkpoints import Checkpoints
 from locex.jobs.choices import choices_of, find
 from locex.jobs.messages import Configured
-from locex.jobs.policy import counts_examples, require_examples, require_kept
+from locex.jobs.policy import counts_examples, policy_of, require_examples, require_kept
 from locex.jobs.registry import Registry
 from locex.jobs.repository import Models
 from locex.jobs.run import Run
@@ -206,11 +206,12 @@ class JobService:
 
     async def _require_policy(self, job: JobConfiguration) -> None:
         """Raise `PolicyRefused`; a number of examples that nobody counts here is checked when they are loaded."""
-        await asyncio.to_thread(require_kept, job, self._settings)
+        policy, dataset = await asyncio.to_thread(policy_of, self._settings), self._settings.dataset
+        require_kept(job, policy, dataset)
         if self._count_examples is None or job.data is None:
             return
-        if await asyncio.to_thread(counts_examples, self._settings):
-            require_examples(await self._count_examples(job.data, job.seed or 0), self._settings)
+        if counts_examples(policy, dataset):
+            require_examples(await self._count_examples(job.data, job.seed or 0), policy, dataset)
 
     async def _configured_worker(
         self, catalog: Catalog, job: JobConfiguration, library: str

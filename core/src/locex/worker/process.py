@@ -22,7 +22,7 @@ from locex.jobs.messages import (
     Refused,
     RoundModel,
 )
-from locex.jobs.policy import require_examples
+from locex.jobs.policy import policy_of, require_examples
 from locex.pipelines.saved import SavedPipeline
 from locex.pipelines.trail import mismatch
 from locex.plugins.catalog import Catalog, read_catalog
@@ -77,7 +77,7 @@ def _train(inbox: Inbox, plan: Plan, begin: Begin) -> tuple[bool, list[Path], di
     # The same after a restart of the worker; of the run's id where the job has none.
     seed = plan.job.seed if plan.job.seed is not None else zlib.crc32(begin.run_id.encode())
     prepared = data.prepare(plan, site, _surroundings(inbox, begin))
-    require_examples(len(prepared.data.train), site)
+    require_examples(len(prepared.data.train), policy_of(site), site.dataset)
     limits = [limit for limit in (plan.job.resources.memory_mb, site.worker_memory_mb) if limit]
     try:
         with hard_limit(min(limits, default=None)):
