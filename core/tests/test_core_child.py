@@ -51,6 +51,26 @@ async def gone(pid):
         await asyncio.sleep(0.02)
 
 
+async def _send_to_the_ended():
+    child = await Child.start([sys.executable, "-c", "raise SystemExit('it cannot start')"])
+    assert await child.exited() == 1
+    await asyncio.sleep(0.1)  # the loop sees that the pipe is closed
+    await child.send({"text": "into the void"})
+    assert await child.receive() is None
+    await child.wait()
+    assert child.log == "it cannot start"
+
+
+async def test_a_child_that_has_ended_is_noticed_by_receive_not_by_send():
+    await _send_to_the_ended()
+
+
+def test_so_it_is_on_uvloop():
+    uvloop = pytest.importorskip("uvloop")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_send_to_the_ended())
+
+
 async def test_messages_go_both_ways_whatever_is_printed(start):
     noise = 'print("{}"); os.write(1, b"[1]\\n"); os.system("echo shouted"); assert sys.stdin.read() == ""'
     child = await start(echo(noise))

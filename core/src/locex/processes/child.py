@@ -87,6 +87,8 @@ class Child:
     async def send(self, message: Mapping[str, Any]) -> None:
         """Write one message; a child that is gone is noticed by `receive`, not here."""
         assert self._process.stdin is not None
+        if self._process.stdin.is_closing():  # uvloop's would raise RuntimeError
+            return
         with contextlib.suppress(ConnectionError):
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             await self._process.stdin.drain()
