@@ -6,6 +6,7 @@ import asyncio
 import json
 from contextlib import asynccontextmanager
 
+import numpy as np
 import pytest
 
 from locex.web.auth import Access, Tokens
@@ -87,6 +88,76 @@ async def test_requests_in_pieces_are_put_together(fast, size):
             await asyncio.sleep(0)
         assert numbers((await answer(reader))[1]) == [2, 4, 6]
         assert (await answer(reader))[1] == b'{"live":true}'
+        assert numbers((await answer(reader))[1]) == [2, 4, 6]
+
+
+WIDE = np.arange(300_000, dtype=np.float32)[None]
+
+
+@pytest.fixture
+async def wide(start):
+    """A server with a model whose requests take more than a megabyte."""
+    server = await start("fast", body_limit=64 << 20)
+    tensors = [[(name, "FP32", (-1, WIDE.size))] for name in "xy"]
+    server.add("wide", server.inferencers["double"].__class__(*tensors, lambda x: {"y": 2 * x}), costs={1: 1.0})
+    return server
+
+
+def large(form):
+    tensor = {"name": "x", "datatype": "FP32", "shape": [*WIDE.shape]}
+    content = {"inputs": [tensor], "outputs": [{"name": "y", "parameters": {"binary_data": True}}]}
+    if form == "JSON":
+        tensor["data"] = WIDE.ravel().tolist()
+        return message(json.dumps(content).encode(), "/v2/models/wide/infer")
+    tensor["parameters"] = {"binary_data_size": WIDE.nbytes}
+    head = json.dumps(content).encode()
+    field = f"Inference-Header-Content-Length: {len(head)}"
+    return message(head + WIDE.tobytes(), "/v2/models/wide/infer", "POST", "1.1", field)
+
+
+@pytest.mark.parametrize("form", ["JSON", "binary"])
+@pytest.mark.parametrize("size", [1_000, 70_000, 3_000_000])
+async def test_large_bodies_in_pieces_between_other_requests(wide, form, size):
+    whole = GET + large(form) + message() + large(form) + GET
+    async with connected(wide) as (reader, writer):
+        answers = asyncio.create_task(_answers(reader, 5))
+        for begin in range(0, len(whole), size):
+            writer.write(whole[begin : begin + size])
+            await writer.drain()
+        (_, first), (status, body), (_, small), (_, again), (_, last) = await answers
+        assert first == last == b'{"live":true}'
+        assert status == 200
+        assert body.endswith((2 * WIDE).tobytes())
+        assert again == body
+        assert numbers(small) == [2, 4, 6]
+
+
+async def _answers(reader, count):
+    return [await answer(reader) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("field", "status"),
+    [("Inference-Header-Content-Length: 99999999", 400), ("Inference-Header-Content-Length: x", 400)],
+)
+async def test_a_large_body_that_is_refused_leaves_the_connection_in_order(fast, field, status):
+    async with connected(fast) as (reader, writer):
+        for part in (message(b"x" * 500_000, "/v2/models/double/infer", "POST", "1.1", field), message()):
+            writer.write(part)
+            await writer.drain()
+        assert (await answer(reader))[0] == status
+        assert numbers((await answer(reader))[1]) == [2, 4, 6]
+
+
+async def test_a_caller_that_goes_in_the_middle_of_a_large_body_is_forgotten(wide):
+    [known] = wide.runner.app[connections.CONNECTIONS]
+    async with connected(wide) as (_, writer):
+        writer.write(large("binary")[:400_000])
+        await writer.drain()
+        await until(lambda: known._open)
+    await until(lambda: not known._open)
+    async with connected(wide) as (reader, writer):
+        writer.write(message())
         assert numbers((await answer(reader))[1]) == [2, 4, 6]
 
 
@@ -174,7 +245,11 @@ async def test_large_bodies_go_through_aiohttp(start):
 
 @pytest.mark.parametrize(
     "begin",
-    [b"POST /v2/models/double/infer HTTP/1.1\r\nX-A: ", b"POST /v2 HTTP/1.1\r\nContent-Length: 9000\r\n\r\n"],
+    [
+        b"POST /v2/models/double/infer HTTP/1.1\r\nX-A: ",
+        b"POST /v2 HTTP/1.1\r\nContent-Length: 9000\r\n\r\n",
+        b"POST /v2/models/double/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n",
+    ],
 )
 async def test_a_message_that_trickles_without_end_is_given_up(start, monkeypatch, begin):
     monkeypatch.setattr(connections, "KEEP_ALIVE", 0.05)

@@ -14,11 +14,11 @@ _FAST = 1
 """Level of compression: tensors hardly shrink more at others, and each costs the caller time."""
 
 
-def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+def decompress(body: bytes | memoryview, encoding: str, limit: int) -> bytes:
     """Return the content; raise `TooLarge` beyond ``limit`` bytes, `MalformedBody` or `UnsupportedMedia`."""
     name = encoding.strip().lower()
     if name in {"", "identity"}:
-        return body
+        return bytes(body)
     window = _WINDOW.get(name)
     if window is None:
         raise UnsupportedMedia(f"bodies encoded as {encoding} are not taken", remedy="send gzip, deflate or neither")
@@ -52,5 +52,5 @@ def compress(content: bytes, encoding: str) -> bytes:
     return gzip.compress(content, _FAST, mtime=0) if encoding == "gzip" else zlib.compress(content, _FAST)
 
 
-def _has_header(body: bytes) -> bool:
+def _has_header(body: bytes | memoryview) -> bool:
     return len(body) >= 2 and body[0] & 0x0F == 8 and int.from_bytes(body[:2]) % 31 == 0  # noqa: PLR2004 -- RFC 1950

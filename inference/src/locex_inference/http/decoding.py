@@ -39,7 +39,9 @@ class Asked:
     wanted: dict[str, Wanted] = field(default_factory=dict)
 
 
-def decode(body: bytes, header_length: int | None, request: InferRequest, memory: SharedMemory, now: float) -> Asked:
+def decode(
+    body: bytes | memoryview, header_length: int | None, request: InferRequest, memory: SharedMemory, now: float
+) -> Asked:
     """Fill in a request from its body; raise `InvalidInference` or `MalformedBody` naming the fault.
 
     ``header_length`` is the size of the JSON in front of the tensors' bytes; None: all of the body is JSON.

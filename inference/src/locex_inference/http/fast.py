@@ -18,6 +18,7 @@ from locex.web.routes import Scope
 from locex_inference.engine.ticket import Ticket
 from locex_inference.http.heads import LARGEST, Head, read_head
 from locex_inference.http.infer import Arrival, Reply
+from locex_inference.http.large_body import LARGE, LargeBody
 
 if TYPE_CHECKING:
     from locex_inference.http.connections import Connections
@@ -43,6 +44,7 @@ class FastProtocol(asyncio.Protocol):
         self._all = connections
         self._transport: asyncio.Transport | None = None
         self._remote = ""
+        self._encrypted = False
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._paused = False
@@ -63,6 +65,7 @@ class FastProtocol(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by class
         peer = transport.get_extra_info("peername")
         self._remote = str(peer[0]) if peer else ""
+        self._encrypted = transport.get_extra_info("sslcontext") is not None
         self._all.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -141,10 +144,7 @@ class FastProtocol(asyncio.Protocol):
             return
         whole = end + head.length
         if len(data) < whole:
-            if head.length <= _UNASKED or (head.plain and self._welcome(head)):
-                self._wait(data, whole)
-            else:
-                self._hand_over(data)
+            self._await_rest(head, data, end, whole)
             return
         self._awaited_since = None
         if len(data) > whole:
@@ -154,15 +154,41 @@ class FastProtocol(asyncio.Protocol):
         else:
             self._lend(data[:whole])
 
+    def _await_rest(self, head: Head, data: bytes, end: int, whole: int) -> None:
+        """Wait for the rest of a message's body, or let aiohttp."""
+        assert head.length is not None
+        if head.length > _UNASKED and not (head.plain and self._welcome(head)):
+            self._hand_over(data)
+        elif whole - len(data) < LARGE or self._encrypted:
+            self._wait(data, whole)
+        else:
+            self._receive(head, memoryview(data)[end:])
+
     def awaits_since(self, moment: float) -> bool:
         """Whether the rest of a message has been awaited since that moment of the loop's clock, or for longer."""
         return self._awaited_since is not None and self._awaited_since <= moment
 
     def _wait(self, data: bytes, whole: int) -> None:
-        if self._awaited_since is None:
-            self._awaited_since = self._all.loop.time()
+        self._awaited()
         self._missing = whole
         self._hold(data)
+
+    def _awaited(self) -> None:
+        if self._awaited_since is None:
+            self._awaited_since = self._all.loop.time()
+
+    def _receive(self, head: Head, begun: memoryview) -> None:
+        """Let the rest of a body go where it will be decoded."""
+        assert self._transport is not None
+        self._awaited()
+        self._transport.set_protocol(LargeBody(self, head, begun))
+
+    def received(self, head: Head, body: memoryview) -> None:
+        """Go on with a body that is whole."""
+        assert self._transport is not None
+        self._awaited_since = None
+        self._transport.set_protocol(self)
+        self._infer(head, body)
 
     def _read_head(self, raw: bytes) -> Head | None:
         """Read a head; the next one on this connection is most often the same."""
@@ -180,7 +206,7 @@ class FastProtocol(asyncio.Protocol):
 
     # --- infer ---
 
-    def _infer(self, head: Head, body: bytes) -> None:
+    def _infer(self, head: Head, body: bytes | memoryview) -> None:
         inference = self._all.inference
         arrival = inference.arrive(head.model, head.version, head.path, head.headers, self._remote)
         self._busy, self._arrival = True, arrival

@@ -95,7 +95,7 @@ class Inference:
             arrival.span = self._tracing.begin("infer", model, headers)
         return arrival
 
-    def decode(self, arrival: Arrival, body: bytes) -> InferRequest:
+    def decode(self, arrival: Arrival, body: bytes | memoryview) -> InferRequest:
         """Return the request that the body holds; raise a `LocexError` for one that cannot be."""
         headers = arrival.headers
         if (encoding := headers.get("content-encoding")) is not None:
@@ -104,8 +104,7 @@ class Inference:
         request = InferRequest(arrival.model, {}, arrival.version)
         if (timeout := headers.get("x-request-timeout")) is not None:
             request.deadline = now + _seconds(timeout)
-        length = headers.get("inference-header-content-length")
-        arrival.asked = decode(body, None if length is None else _length(length), request, self._memory, now)
+        arrival.asked = decode(body, header_length(headers), request, self._memory, now)
         return request
 
     def answer(self, arrival: Arrival, response: InferResponse) -> Reply:
@@ -150,7 +149,11 @@ class Inference:
             )
 
 
-def _length(text: str) -> int:
+def header_length(headers: Mapping[str, str]) -> int | None:
+    """Return the size of the JSON in front of the tensors' bytes, in bytes; None where there are no such bytes."""
+    text = headers.get("inference-header-content-length")
+    if text is None:
+        return None
     if not (text.isascii() and text.isdigit() and len(text) < 19):  # noqa: PLR2004 -- fits 64 bits
         raise MalformedBody(f"{HEADER_LENGTH} is no length: {text[:40]!r}")
     return int(text)

@@ -30,7 +30,7 @@ def parse_large(head: bytes | memoryview) -> dict[str, Any]:
     """Return the request; ``data`` of its inputs is a one-dimensional array where that is possible."""
     if simdjson is not None:
         try:
-            return _parse(bytes(head))
+            return _parse(head)
         except (ValueError, TypeError, KeyError, OverflowError, RuntimeError):
             pass  # orjson, the reference, says what is wrong with it
     try:
@@ -42,7 +42,7 @@ def parse_large(head: bytes | memoryview) -> dict[str, Any]:
     return content
 
 
-def _parse(head: bytes) -> dict[str, Any]:
+def _parse(head: bytes | memoryview) -> dict[str, Any]:
     # Set up anew for each request, a parser of this size takes three times as long.
     parser = _kept.__dict__.pop("parser", None) or simdjson.Parser()
     content = _read(parser.parse(head))
