@@ -326,10 +326,10 @@ def write(folder, x, y):
         np.save(folder / f"y_{name}.npy", y[part].astype("int64"))
 
 
-def digits_artefact(input_size, architecture="mlp", **config):
+def digits_artefact(input_size, architecture="mlp", library="pytorch", **config):
     """Return a model: an archive with a manifest alone, its weights come from the seed."""
     config = {"input_size": input_size, "num_classes": 10, **config}
-    manifest = {"format": "architecture", "library": "pytorch", "architecture": architecture, "seed": 1}
+    manifest = {"format": "architecture", "library": library, "architecture": architecture, "seed": 1}
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr("manifest.json", json.dumps(manifest | {"config": config}))
@@ -394,5 +394,5 @@ def stock_server(programs):
 
 @pytest.fixture
 def artefact():
-    """Make a model of ten classes: ``artefact(input_size, architecture="mlp", **config)``."""
+    """Make a model of ten classes: ``artefact(input_size, architecture="mlp", library="pytorch", **config)``."""
     return digits_artefact

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sqlite3
 import time
-import zipfile
 from contextlib import closing
 
 import numpy as np
@@ -79,14 +77,20 @@ def charged(node):
 
 
 @pytest.mark.slow
-def test_a_round_in_which_the_worker_was_killed_stays_charged(house_with):
+@pytest.mark.parametrize("killed", ["worker", "service"])
+def test_a_round_in_which_a_process_was_killed_stays_charged(house_with, killed):
     house = house_with()
     node = house.nodes[0]
     fields = {"target_epsilon": None, "noise_multiplier": 4, "max_epsilon": 100}
     private(house, 3, node, job={"config": [{"batch_size": 128, "epochs": 200}]}, **fields)
     until(lambda: len(charged(node)) == 2, "the charge of the second round")
     worker, metrics = psutil.Process(node.record(house.id)["worker"]["pid"]), node.call("GET", "/metrics").text
-    worker.kill()
+    if killed == "worker":
+        worker.kill()
+    else:
+        node.kill()
+        node.start()
+        node.ready()
 
     record = node.finished(house.id)
 
@@ -130,12 +134,8 @@ def test_a_step_that_learned_from_the_data_is_refused_before_training(house):
 
 
 @pytest.mark.slow
-def test_keras_trains_privately(house):
-    manifest = {"format": "architecture", "library": "keras", "architecture": "mlp", "seed": 1}
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        archive.writestr("manifest.json", json.dumps(manifest | {"config": {"input_size": [64], "num_classes": 10}}))
-    house.add_model("keras-digits", content.getvalue(), library="keras")
+def test_keras_trains_privately(house, artefact):
+    house.add_model("keras-digits", artefact([64], library="keras"), library="keras")
     node = house.nodes[0]
     house.collect(6, nodes=1, model_name="keras-digits")
     changes = {

@@ -154,6 +154,23 @@ def test_the_plain_mean_of_noised_updates_is_taken_unread(sealed_house):
 
 
 @pytest.mark.slow
+def test_keras_models_are_averaged_unread(sealed_house, artefact):
+    """TensorFlow's workers encrypt too; its protobuf and TenSEAL's share a process."""
+    house = sealed_house
+    house.add_model("keras-digits", artefact([64], hidden=[32], library="keras"), library="keras")
+    optimizer = {"optimizer": "sgd", "learning_rate": 0.1}
+    named = {"model_name": "keras-digits", "privacy-mechanisms": MECHANISM}
+    house.collect(ROUNDS, nodes=3, **named)
+    for node in house.nodes:
+        node.post(house.id, house.job(optimizer_config=optimizer, **named))
+    records = [node.finished(house.id) for node in house.nodes]
+    seen = house.collector.finished(house.id)
+    assert house.accuracy(records) > 0.8
+    assert [(len(one["participants"]), one["failures"]) for one in seen["history"]] == [(3, {})] * ROUNDS
+    assert load(house.collector.call("GET", f"/job/{house.id}/model").content)["0"].tobytes().startswith(MAGIC)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("federation", ["flower-grpc", "flower-superlink"])
 def test_a_model_of_two_million_parameters_passes(sealed_house, artefact, federation):
     house = sealed_house

@@ -17,7 +17,7 @@ from locex.plugins.catalog import read_catalog
 from locex.schemas.job import parse_job
 from locex.settings import SiteSettings
 from locex.worker import pipeline, prepared, rows
-from locex.worker.data import prepare, site_context
+from locex.worker.data import prepare
 from locex.worker.plan import make_plan
 from locex.worker.preparation import Surroundings
 
@@ -365,15 +365,6 @@ def test_no_test_data_are_data_too(site, monkeypatch):
     site.write(np.ones((3, 4), np.float32)[:1])
     with pytest.raises(LocexError, match="no training examples"):
         site.prepare([step("scale")])
-
-
-def test_sources_are_told_where_they_may_keep_how_much(tmp_path):
-    site = SiteSettings(data_folder=tmp_path, preprocessed_folder=tmp_path / "cache", preprocessed_mb=5)
-    told = site_context(site, 3)
-    assert (told.data_folder, told.seed, told.cache_bytes) == (tmp_path, 3, 5 * 2**20)
-    assert told.cache_folder is not None
-    assert told.cache_folder.is_dir()
-    assert site_context(SiteSettings(data_folder=tmp_path, preprocessed_folder=None), 3).cache_folder is None
 
 
 # --- what was learnt --------------------------------------------------------------------------------------------------

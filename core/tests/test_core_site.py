@@ -8,6 +8,7 @@ from locex.errors import InvalidConfiguration
 from locex.jobs.site import data_of, fill_in, format_of, model_format_of, pipelines_of
 from locex.schemas.job import parse_job
 from locex.settings import NodeSettings, SiteSettings, worker_environment
+from locex.worker.data import site_context
 
 SIDES = {
     "x": {"data_types": {"image": {"size": [28, 28], "normalized": True}}},
@@ -146,3 +147,12 @@ def test_a_worker_reads_the_same_settings_from_its_environment(monkeypatch, tmp_
     assert {name: getattr(again, name) for name in SiteSettings.model_fields} == {
         name: getattr(settings, name) for name in SiteSettings.model_fields
     }
+
+
+def test_sources_are_told_where_they_may_keep_how_much(tmp_path):
+    site = SiteSettings(data_folder=tmp_path, preprocessed_folder=tmp_path / "cache", preprocessed_mb=5)
+    told = site_context(site, 3)
+    assert (told.data_folder, told.seed, told.cache_bytes) == (tmp_path, 3, 5 * 2**20)
+    assert told.cache_folder is not None
+    assert told.cache_folder.is_dir()
+    assert site_context(SiteSettings(data_folder=tmp_path, preprocessed_folder=None), 3).cache_folder is None

@@ -16,15 +16,13 @@ from flwr.server.compat.legacy_context import LegacyContext
 from flwr.server.strategy import FedAvg
 from flwr.server.workflow import SecAggPlusWorkflow
 from flwr.supercore.task_identity import TaskIdentity
-from pydantic import ValidationError
 
-from locex.api import PrivacyReview, Update
+from locex.api import Update
 from locex.errors import BadParameters, PrivacyRefused
 from locex.keystream import uniform_integers
-from locex.schemas.plugin import PluginConfig
 from locex_flower import secagg_node
 from locex_flower.answer import reason_of
-from locex_flower.secagg import SecAgg, SecAggConfig, SecureAggregation
+from locex_flower.secagg import SecAggConfig, SecureAggregation
 from locex_flower.secagg_node import MASKS, STRONG, MaskedAnswers
 
 SIZE = 20_000
@@ -361,47 +359,3 @@ def test_more_rounds_than_the_node_takes_part_in_are_seen_at_their_setup():
     node.participant.complete = True  # a node waits longer for the unmasking than it waits for an evaluation
     message = Message(RecordDict({RECORD_KEY_CONFIGS: ConfigRecord(configs)}), 100, MessageType.TRAIN, group_id="1")
     assert node.answers.trains_beyond(node.participant, message) is False
-
-
-class Noising(PluginConfig):
-    server_side_noising: bool = False
-
-
-@pytest.mark.parametrize(
-    ("federation", "others", "told"),
-    [
-        ("flower-grpc", {}, "flower-grpc has one"),
-        ("flower-superlink", {"homomorphic": PluginConfig()}, "secagg cannot be used with homomorphic"),
-        ("flower-superlink", {"compression": PluginConfig()}, "secagg cannot be used with compression"),
-        ("flower-superlink", {"dp-adaptive": Noising()}, "secagg cannot be used with dp-adaptive"),
-        ("flower-superlink", {"dp-fixed": Noising(server_side_noising=True)}, "dp-fixed's noise at the server"),
-    ],
-)
-def test_senseless_combinations_are_refused_before_the_job_is_taken(federation, others, told):
-    config = SecAggConfig()
-    review = PrivacyReview({"secagg": config, **others}, federation, "pytorch")
-    with pytest.raises(PrivacyRefused, match=told):
-        SecAgg().locex_review_privacy(config, review)
-
-
-def test_rounding_that_is_too_coarse_under_differential_privacy_is_told():
-    for weight, warnings in ((1000.0, 1), (1.0, 0)):
-        config = SecAggConfig(max_weight=weight)
-        review = PrivacyReview({"secagg": config, "dp-fixed": Noising()}, "flower-superlink", "pytorch")
-        assert len(SecAgg().locex_review_privacy(config, review)) == warnings
-
-
-@pytest.mark.parametrize(
-    ("fields", "told"),
-    [
-        ({"num_shares": 4}, "odd and at least 3"),
-        ({"reconstruction_threshold": 1.5}, "at most 1"),
-        ({"num_shares": 3, "reconstruction_threshold": 3}, "less than num_shares"),
-        ({"modulus_range": 3 * 2**20}, "power of two"),
-        ({"modulus_range": 2**22}, "sums wrap"),
-        ({"colour": "blue"}, "Extra inputs"),
-    ],
-)
-def test_parameters_that_cannot_work_are_named(fields, told):
-    with pytest.raises(ValidationError, match=told):
-        SecAggConfig.model_validate(fields)
