@@ -14,7 +14,7 @@ from locex_flower.secagg_settings import SecAggConfig as NodesConfig
 
 ROUNDS = 3
 WIRE = {"federation": "flower-superlink"}
-SECAGG = {"privacy-mechanisms": {"secagg": {"reconstruction_threshold": 0.5}}}
+SECAGG = {"privacy-mechanisms": {"secagg": {}}}
 
 
 def thirds():
@@ -101,7 +101,7 @@ def test_both_halves_have_the_same_parameters():
 def test_noise_of_the_nodes_adds_up_under_the_masks(house_of_three):
     house = house_of_three
     private = {"clip_norm": 1.0, "noise_multiplier": 0.001}
-    mechanisms = {"dp-fixed": private, "secagg": {"max_weight": 1, "reconstruction_threshold": 0.5}}
+    mechanisms = {"dp-fixed": private, "secagg": {"max_weight": 1}}
     accuracy, _, seen = train(house, **{"privacy-mechanisms": mechanisms})
     assert accuracy > 0.5
     for one in seen["history"]:

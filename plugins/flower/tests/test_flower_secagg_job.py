@@ -40,6 +40,23 @@ def test_rounding_that_is_too_coarse_under_differential_privacy_is_told():
 
 
 @pytest.mark.parametrize(
+    ("fields", "warned"),
+    [
+        ({}, False),
+        ({"reconstruction_threshold": 0.5}, True),
+        ({"num_shares": 5, "reconstruction_threshold": 2}, True),
+        ({"num_shares": 5, "reconstruction_threshold": 3}, False),
+        ({"reconstruction_threshold": 1}, False),
+    ],
+)
+def test_a_threshold_that_one_half_reaches_is_warned_of(fields, warned):
+    config = SecAggConfig(**fields)
+    warnings = SecAgg().locex_review_privacy(config, PrivacyReview({"secagg": config}, "flower-superlink", "pytorch"))
+    assert [text for text in warnings if "reconstruction_threshold" in text] == warnings
+    assert len(warnings) == warned
+
+
+@pytest.mark.parametrize(
     ("fields", "told"),
     [
         ({"num_shares": 4}, "odd and at least 3"),

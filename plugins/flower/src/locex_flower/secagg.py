@@ -49,13 +49,7 @@ class SecAgg:
                     "noise single updates, which it does not see",
                     remedy="set server_side_noising to false, so that each node adds its noise",
                 )
-        if config.max_weight != 1 and any(name.startswith("dp-") for name in review.mechanisms):
-            coarse = (
-                f"with differential privacy each node has the weight 1: max_weight {config.max_weight:g} of secagg "
-                f"makes its rounding {config.max_weight:g} times as coarse; set it to 1, here and at the collector"
-            )
-            return [coarse]
-        return []
+        return _warnings(config, review)
 
     @hookimpl
     def locex_create_privacy(self, config: SecAggConfig, context: PrivacyContext) -> PrivacyMechanism:  # noqa: ARG002
@@ -128,6 +122,22 @@ class SecureAggregation:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up nothing."""
+
+
+def _warnings(config: SecAggConfig, review: PrivacyReview) -> list[str]:
+    warnings: list[str] = []
+    if config.half_reveals():
+        warnings.append(
+            "half the shares of a secret may reveal it: a collector that tells one half of the nodes that this node is "
+            "lost, and the other that it is not, sees its update; raise reconstruction_threshold of secagg above one "
+            "half, here and at the collector"
+        )
+    if config.max_weight != 1 and any(name.startswith("dp-") for name in review.mechanisms):
+        warnings.append(
+            f"with differential privacy each node has the weight 1: max_weight {config.max_weight:g} of secagg "
+            f"makes its rounding {config.max_weight:g} times as coarse; set it to 1, here and at the collector"
+        )
+    return warnings
 
 
 def _require(federation: str) -> None:

@@ -61,6 +61,13 @@ class SecAggConfig(PluginConfig):
             raise ValueError("modulus_range must be at least twice quantization_range, else sums wrap")
         return self
 
+    def half_reveals(self) -> bool:
+        """Return whether half of a secret's shares, or fewer, may reveal it; rounding may make more of a share."""
+        shares, threshold = self.num_shares, self.reconstruction_threshold
+        if isinstance(threshold, float):
+            return threshold <= 0.5  # noqa: PLR2004 -- half
+        return threshold > 1 and isinstance(shares, int) and 2 * threshold <= shares
+
     def shares_of(self, nodes: int) -> tuple[int, int]:
         """Return shares and threshold in a round of that many nodes, as `SecAggPlusWorkflow` computes them."""
         shares, threshold = self.num_shares, self.reconstruction_threshold
