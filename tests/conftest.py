@@ -118,6 +118,8 @@ class Programs:
 class Service:
     """A service that can be killed and started again on the same port and state."""
 
+    until = staticmethod(until)
+
     def __init__(self, programs, name, *command, **environment):
         self.name, self.port, self.programs = name, free_port(), programs
         self.folder = programs.folder / name

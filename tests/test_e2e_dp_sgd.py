@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
 from contextlib import closing
 
 import numpy as np
@@ -15,14 +14,6 @@ from locex_privacy.accountant import epsilon
 
 DELTA = 1.5e-3
 PRIVATE = {"max_grad_norm": 0.5, "target_epsilon": 8, "delta": DELTA}
-
-
-def until(condition, what, seconds=180):
-    """Wait until a condition is true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
-        time.sleep(0.02)
 
 
 def private(house, rounds, *nodes, job=None, **fields):
@@ -83,7 +74,7 @@ def test_a_round_in_which_a_process_was_killed_stays_charged(house_with, killed)
     node = house.nodes[0]
     fields = {"target_epsilon": None, "noise_multiplier": 4, "max_epsilon": 100}
     private(house, 3, node, job={"config": [{"batch_size": 128, "epochs": 200}]}, **fields)
-    until(lambda: len(charged(node)) == 2, "the charge of the second round")
+    node.until(lambda: len(charged(node)) == 2, "the charge of the second round")
     worker, metrics = psutil.Process(node.record(house.id)["worker"]["pid"]), node.call("GET", "/metrics").text
     if killed == "worker":
         worker.kill()

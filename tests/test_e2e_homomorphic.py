@@ -41,12 +41,11 @@ def sealed_house(house_with, tmp_path):
     house.clear()
 
 
-def begin(house, mechanisms, rounds=ROUNDS, federation="flower-grpc", **training):
-    """Start a training on all nodes; return what the first job's answer warns of."""
-    house.collect(
-        rounds, nodes=3, federation=federation, **{"privacy-mechanisms": {name: {} for name in mechanisms}}, **training
-    )
-    job = house.job(seed=5, federation=federation, **{"privacy-mechanisms": mechanisms})
+def begin(house, mechanisms, rounds=ROUNDS, federation="flower-grpc", model=("digits", "1"), **fields):
+    """Start a training on all nodes, whose jobs have further fields; return what the first job's answer warns of."""
+    both = {"federation": federation, "model_name": model[0], "model_version": model[1]}
+    house.collect(rounds, nodes=3, **both, **{"privacy-mechanisms": {name: {} for name in mechanisms}})
+    job = house.job(seed=5, **both, **{"privacy-mechanisms": mechanisms}, **fields)
     first, *_ = [node.post(house.id, job) for node in house.nodes]
     return first["warnings"]
 
@@ -159,10 +158,7 @@ def test_keras_models_are_averaged_unread(sealed_house, artefact):
     house = sealed_house
     house.add_model("keras-digits", artefact([64], hidden=[32], library="keras"), library="keras")
     optimizer = {"optimizer": "sgd", "learning_rate": 0.1}
-    named = {"model_name": "keras-digits", "privacy-mechanisms": MECHANISM}
-    house.collect(ROUNDS, nodes=3, **named)
-    for node in house.nodes:
-        node.post(house.id, house.job(optimizer_config=optimizer, **named))
+    begin(house, MECHANISM, model=("keras-digits", "1"), optimizer_config=optimizer)
     records = [node.finished(house.id) for node in house.nodes]
     seen = house.collector.finished(house.id)
     assert house.accuracy(records) > 0.8
@@ -175,11 +171,7 @@ def test_keras_models_are_averaged_unread(sealed_house, artefact):
 def test_a_model_of_two_million_parameters_passes(sealed_house, artefact, federation):
     house = sealed_house
     house.add_model("large", artefact([64], hidden=[1400, 1400]), version=federation)
-    named = {"model_name": "large", "model_version": federation}
-    house.collect(1, nodes=3, federation=federation, **{"privacy-mechanisms": MECHANISM}, **named)
-    job = house.job(epochs=1, federation=federation, **{"privacy-mechanisms": MECHANISM}, **named)
-    for node in house.nodes:
-        node.post(house.id, job)
+    begin(house, MECHANISM, rounds=1, federation=federation, model=("large", federation), epochs=1)
     _, seen, model = end(house)
     assert sum(tensor.size for tensor in model.values()) > 2_000_000
     assert len(seen["history"][0]["participants"]) == 3

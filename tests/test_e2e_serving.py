@@ -90,11 +90,18 @@ def trained(house, rounds, **changes):
     return node.finished(house.id)
 
 
-def serves(service, version, seconds=120):
-    deadline = time.monotonic() + seconds
-    while (told := followed(service))["serving"] != version:
-        assert time.monotonic() < deadline, told
-        time.sleep(0.05)
+def serves(service, version):
+    """Wait until a version serves."""
+    service.until(lambda: followed(service)["serving"] == version, lambda: f"{version} in {followed(service)}")
+
+
+def verdict(service, version):
+    """Wait for the guard's decision on a version and return it."""
+
+    def decided():
+        return [one for one in followed(service)["decisions"] if one["version"] == version]
+
+    return service.until(decided, lambda: f"a verdict on {version} in {followed(service)}")[0]
 
 
 @pytest.mark.slow
@@ -119,12 +126,9 @@ def test_rounds_are_served_without_a_lost_request_and_a_worse_model_is_refused(i
     assert np.mean(seen == digits) > 0.9
 
     worse = trained(house, 1, epochs=1, optimizer_config={"optimizer": "sgd", "lr": 1e-6})["model"]["model_version"]
-    deadline = time.monotonic() + 120
-    while not (refused := [one for one in followed(inference)["decisions"] if one["version"] == worse]):
-        assert time.monotonic() < deadline, followed(inference)
-        time.sleep(0.05)
-    assert not refused[0]["accepted"]
-    assert "worse than the served version's" in refused[0]["reason"]
+    refused = verdict(inference, worse)
+    assert not refused["accepted"]
+    assert "worse than the served version's" in refused["reason"]
     assert ask(client, images)[0] == best
     caller.end()
     assert caller.failures == []

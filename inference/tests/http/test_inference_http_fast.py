@@ -136,16 +136,14 @@ async def _answers(reader, count):
     return [await answer(reader) for _ in range(count)]
 
 
-@pytest.mark.parametrize(
-    ("field", "status"),
-    [("Inference-Header-Content-Length: 99999999", 400), ("Inference-Header-Content-Length: x", 400)],
-)
-async def test_a_large_body_that_is_refused_leaves_the_connection_in_order(fast, field, status):
+@pytest.mark.parametrize("length", ["99999999", "x"])
+async def test_a_large_body_that_is_refused_leaves_the_connection_in_order(fast, length):
+    field = f"Inference-Header-Content-Length: {length}"
     async with connected(fast) as (reader, writer):
         for part in (message(b"x" * 500_000, "/v2/models/double/infer", "POST", "1.1", field), message()):
             writer.write(part)
             await writer.drain()
-        assert (await answer(reader))[0] == status
+        assert (await answer(reader))[0] == 400
         assert numbers((await answer(reader))[1]) == [2, 4, 6]
 
 

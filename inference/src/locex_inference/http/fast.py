@@ -159,7 +159,7 @@ class FastProtocol(asyncio.Protocol):
         assert head.length is not None
         if head.length > _UNASKED and not (head.plain and self._welcome(head)):
             self._hand_over(data)
-        elif whole - len(data) < LARGE or self._encrypted:
+        elif whole - len(data) < LARGE or self._encrypted:  # TLS hands over copies of its own
             self._wait(data, whole)
         else:
             self._receive(head, memoryview(data)[end:])
